@@ -1,0 +1,151 @@
+// optimizer: one launch that finishes every gradient and updates every parameter.
+//
+// All parameters lie in one flat buffer, tensors at multiples of 64 floats; the moments lie likewise. A
+// gradient arrives as `z` partial sums (see weight_gradient in conv2d.wgsl and linear.wgsl): they are added in
+// order and stored over the first, where the host can read the whole gradient.
+//
+//     g        = Σ partial + WEIGHT_DECAY · p + L1 · sign p            (adamw: without WEIGHT_DECAY)
+//     sgd        p −= lr · g
+//     momentum   b = MOMENTUM · b + g;               p −= lr · b
+//     nesterov   b = MOMENTUM · b + g;               p −= lr · (g + MOMENTUM · b)
+//     rmsprop    v = ALPHA · v + (1 − ALPHA) · g²;   b = MOMENTUM · b + g / (√v + EPSILON);   p −= lr · b
+//     adam       m = BETA1 · m + (1 − BETA1) · g;    v = BETA2 · v + (1 − BETA2) · g²
+//                p −= lr · m/(1 − BETA1ᵗ) / (√v / √(1 − BETA2ᵗ) + EPSILON)
+//     adamw      p −= lr · WEIGHT_DECAY · p, then adam
+//
+// These are PyTorch's definitions (Adam: Kingma and Ba 2015; AdamW: Loshchilov and Hutter 2019). One
+// invocation owns four neighbouring parameters. Where a gradient is not finite the parameters stay as they
+// are and the step's record is flagged, so that the host stops at that step with usable weights.
+
+override VECTORS: u32;             // parameters / 4
+override ROW: u32;                 // vectors that the workgroups of one row of the grid cover
+override MOMENTUM: f32 = 0.9;
+override ALPHA: f32 = 0.99;
+override BETA1: f32 = 0.9;
+override BETA2: f32 = 0.999;
+override EPSILON: f32 = 1e-8;
+override WEIGHT_DECAY: f32 = 0.0;
+override L1: f32 = 0.0;
+
+const GRADIENT_NOT_FINITE = 2u;
+
+struct Step {
+    cursor: u32,
+    count: u32,
+    slot: u32,
+    seed: u32,
+    learning_rate: f32,
+    correction1: f32,
+    correction2: f32,
+    reserved: u32,
+}
+
+@group(0) @binding(0) var<uniform> step: Step;
+@group(0) @binding(1) var<storage, read_write> parameters: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> gradients: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> moment1: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> moment2: array<vec4<f32>>;
+// For each 64 parameters: where their first partial sum starts, the distance to the next, how many, trainable.
+@group(0) @binding(5) var<storage, read> segments: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;
+
+fn finite(g: vec4<f32>) -> bool {
+    // The exponent's bits, since a compiler may assume that there are no NaNs.
+    return all((bitcast<vec4<u32>>(g) & vec4(0x7f800000u)) != vec4(0x7f800000u));
+}
+
+struct Work {
+    update: bool,
+    parameter: vec4<f32>,
+    gradient: vec4<f32>,
+}
+
+// Adds up the partial sums of the four gradients at `i` and applies the penalties.
+fn begin(i: u32, decay: f32) -> Work {
+    if (i >= VECTORS) {
+        return Work(false, vec4(0.0), vec4(0.0));
+    }
+    let segment = segments[i / 16u];
+    let at = segment.x + i % 16u;
+    var g = gradients[at];
+    for (var k = 1u; k < segment.z; k++) {
+        g += gradients[at + k * segment.y];
+    }
+    gradients[at] = g;
+    if (!finite(g)) {
+        atomicOr(&metrics[step.slot * 4u + 3u], GRADIENT_NOT_FINITE);
+        return Work(false, vec4(0.0), vec4(0.0));
+    }
+    let p = parameters[i];
+    return Work(segment.w != 0u, p, g + decay * p + L1 * sign(p));
+}
+
+@compute @workgroup_size(64)
+fn sgd(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    let work = begin(i, WEIGHT_DECAY);
+    if (work.update) {
+        parameters[i] = work.parameter - step.learning_rate * work.gradient;
+    }
+}
+
+@compute @workgroup_size(64)
+fn momentum(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    let work = begin(i, WEIGHT_DECAY);
+    if (work.update) {
+        let b = MOMENTUM * moment1[i] + work.gradient;
+        moment1[i] = b;
+        parameters[i] = work.parameter - step.learning_rate * b;
+    }
+}
+
+@compute @workgroup_size(64)
+fn nesterov(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    let work = begin(i, WEIGHT_DECAY);
+    if (work.update) {
+        let b = MOMENTUM * moment1[i] + work.gradient;
+        moment1[i] = b;
+        parameters[i] = work.parameter - step.learning_rate * (work.gradient + MOMENTUM * b);
+    }
+}
+
+@compute @workgroup_size(64)
+fn rmsprop(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    let work = begin(i, WEIGHT_DECAY);
+    if (work.update) {
+        let v = ALPHA * moment2[i] + (1.0 - ALPHA) * work.gradient * work.gradient;
+        let b = MOMENTUM * moment1[i] + work.gradient / (sqrt(v) + EPSILON);
+        moment2[i] = v;
+        moment1[i] = b;
+        parameters[i] = work.parameter - step.learning_rate * b;
+    }
+}
+
+fn adam_step(i: u32, p: vec4<f32>, g: vec4<f32>) {
+    let m = BETA1 * moment1[i] + (1.0 - BETA1) * g;
+    let v = BETA2 * moment2[i] + (1.0 - BETA2) * g * g;
+    moment1[i] = m;
+    moment2[i] = v;
+    parameters[i] = p - step.learning_rate * step.correction1 * m / (sqrt(v) * step.correction2 + EPSILON);
+}
+
+@compute @workgroup_size(64)
+fn adam(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    let work = begin(i, WEIGHT_DECAY);
+    if (work.update) {
+        adam_step(i, work.parameter, work.gradient);
+    }
+}
+
+@compute @workgroup_size(64)
+fn adamw(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    let work = begin(i, 0.0);
+    if (work.update) {
+        adam_step(i, work.parameter * (1.0 - step.learning_rate * WEIGHT_DECAY), work.gradient);
+    }
+}

@@ -1,0 +1,560 @@
+//! The GPU backend: a plan's buffers, pipelines and bind groups on a `wgpu` device.
+//!
+//! Everything that can fail is caught by error scopes and comes back as an [`Error`]; many steps are recorded
+//! into one compute pass and one submission.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+use super::{Readback, poll_once};
+use crate::error::{Error, Result};
+use crate::kernels::{Access, Entry, Launch, Range, SHADERS, Step};
+use crate::plan::{Phase, Program};
+
+/// Steps that one submission may hold.
+pub const STEPS: usize = 256;
+
+/// Steps lie this far apart in their uniform buffer: WebGPU's strictest alignment of a dynamic offset.
+const STEP_STRIDE: u64 = 256;
+
+/// A device and its queue, made here or lent by an embedder.
+#[derive(Clone)]
+pub struct Device {
+    device: wgpu::Device,
+    queue: wgpu::Queue,
+    name: String,
+    /// Why the device was lost, once it was.
+    lost: Arc<Mutex<Option<String>>>,
+}
+
+impl Device {
+    /// Takes a device that the embedder already has, with at least [`wgpu::Limits::default`].
+    ///
+    /// Its error and loss handlers stay the embedder's: failures of this crate's own calls are caught in
+    /// error scopes.
+    pub fn new(device: wgpu::Device, queue: wgpu::Queue) -> Device {
+        let name = device.adapter_info().name;
+        Device { device, queue, name, lost: Arc::default() }
+    }
+
+    /// Opens a device on `adapter` with exactly the default limits, so that a kernel that outgrows them fails
+    /// on every machine and not on a user's only.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the adapter has less than the default limits or refuses.
+    pub async fn open(adapter: &wgpu::Adapter) -> Result<Device> {
+        let info = adapter.get_info();
+        let (device, queue) = adapter
+            .request_device(&wgpu::DeviceDescriptor {
+                label: Some("lenet"),
+                required_features: wgpu::Features::empty(),
+                required_limits: wgpu::Limits::default(),
+                ..Default::default()
+            })
+            .await
+            .map_err(|error| Error::Device(format!("{}: {error}", info.name)))?;
+        let mut made = Device::new(device, queue);
+        made.name = format!("{} ({}, {})", info.name, kind(info.device_type), info.backend);
+        let lost = made.lost.clone();
+        made.device.set_device_lost_callback(move |reason, message| {
+            // Dropping the device is not a loss that anyone waits for.
+            *lost.lock().unwrap_or_else(PoisonError::into_inner) = Some(format!("{message} ({reason:?})"));
+        });
+        Ok(made)
+    }
+
+    /// The adapter's name, kind and API.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The device itself.
+    pub fn device(&self) -> &wgpu::Device {
+        &self.device
+    }
+
+    /// Its queue.
+    pub fn queue(&self) -> &wgpu::Queue {
+        &self.queue
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+            Some(reason) => Err(Error::DeviceLost(reason.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn error(&self, error: &wgpu::Error) -> Error {
+        match self.check() {
+            Err(lost) => lost,
+            Ok(()) if error.to_string().contains("lost") => Error::DeviceLost(error.to_string()),
+            Ok(()) => Error::Device(error.to_string()),
+        }
+    }
+
+    /// Opens error scopes; the future of what they catch comes from [`Scopes::pop`].
+    fn scopes(&self) -> Scopes {
+        Scopes([
+            self.device.push_error_scope(wgpu::ErrorFilter::Internal),
+            self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory),
+            self.device.push_error_scope(wgpu::ErrorFilter::Validation),
+        ])
+    }
+}
+
+/// What an adapter is, in words.
+pub fn kind(device_type: wgpu::DeviceType) -> &'static str {
+    match device_type {
+        wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+        wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+        wgpu::DeviceType::VirtualGpu => "virtual GPU",
+        wgpu::DeviceType::Cpu => "software on the CPU",
+        wgpu::DeviceType::Other => "of unknown kind",
+    }
+}
+
+/// Every adapter of this machine.
+pub async fn adapters() -> Vec<wgpu::Adapter> {
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
+    instance.enumerate_adapters(wgpu::Backends::all()).await
+}
+
+struct Scopes([wgpu::ErrorScopeGuard; 3]);
+
+#[cfg(not(target_arch = "wasm32"))]
+type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>> + Send>>;
+#[cfg(target_arch = "wasm32")]
+type Caught = Pin<Box<dyn Future<Output = Option<wgpu::Error>>>>;
+
+impl Scopes {
+    /// The first error of each scope, innermost first. Pops at once, whenever the futures are awaited.
+    fn pop(self) -> [Caught; 3] {
+        let [internal, memory, validation] = self.0;
+        let validation = Box::pin(validation.pop());
+        let memory = Box::pin(memory.pop());
+        [validation, memory, Box::pin(internal.pop())]
+    }
+}
+
+/// A launch, ready to be recorded.
+struct Dispatch {
+    pipeline: wgpu::ComputePipeline,
+    bindings: wgpu::BindGroup,
+    grid: [u32; 3],
+    reads_step: bool,
+}
+
+/// A plan on a GPU.
+pub struct Gpu {
+    device: Device,
+    buffers: Vec<wgpu::Buffer>,
+    steps: wgpu::Buffer,
+    train: Vec<Dispatch>,
+    evaluate: Vec<Dispatch>,
+    predict: Vec<Dispatch>,
+    caught: Vec<Caught>,
+    dispatched: u64,
+    pipelines: usize,
+}
+
+/// What tells two pipelines apart.
+type Key = (&'static str, &'static str, Vec<(&'static str, u64)>);
+
+fn key(launch: &Launch) -> Key {
+    let constants = launch.constants.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+    (launch.shader.name, launch.entry.name, constants)
+}
+
+impl Gpu {
+    /// Makes the program's buffers, pipelines and bind groups.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when a buffer outgrows the device, [`Error::Device`] when it refuses a pipeline.
+    pub async fn new(device: &Device, program: &Program) -> Result<Gpu> {
+        device.check()?;
+        let limits = device.device.limits();
+        let allowed = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        for buffer in &program.buffers {
+            let needed = 4 * buffer.len as u64;
+            if needed > allowed {
+                let what = format!("the buffer {}", buffer.name);
+                return Err(Error::Limit { what, needed, allowed });
+            }
+        }
+        let scopes = device.scopes();
+        let buffers: Vec<wgpu::Buffer> = program
+            .buffers
+            .iter()
+            .map(|buffer| {
+                let made = device.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some(&buffer.name),
+                    size: 4 * buffer.len as u64,
+                    usage: wgpu::BufferUsages::STORAGE
+                        | wgpu::BufferUsages::COPY_SRC
+                        | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                if let Some(content) = &buffer.content {
+                    device.queue.write_buffer(&made, 0, bytemuck::cast_slice(content));
+                }
+                made
+            })
+            .collect();
+        let steps = device.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("steps"),
+            size: STEPS as u64 * STEP_STRIDE,
+            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        finish(device, scopes.pop()).await?;
+
+        let phases = [&program.train, &program.evaluate, &program.predict];
+        let mut wanted: HashMap<Key, &Launch> = HashMap::new();
+        for launch in phases.into_iter().flatten() {
+            wanted.entry(key(launch)).or_insert(launch);
+        }
+        let pipelines = pipelines(device, wanted).await?;
+        let scopes = device.scopes();
+        let [train, evaluate, predict] = phases.map(|launches| {
+            launches
+                .iter()
+                .map(|launch| {
+                    let (pipeline, layout) = &pipelines[&key(launch)];
+                    Dispatch {
+                        pipeline: pipeline.clone(),
+                        bindings: bind(device, layout, launch, &buffers, &steps),
+                        grid: launch.grid,
+                        reads_step: launch.reads_step(),
+                    }
+                })
+                .collect()
+        });
+        finish(device, scopes.pop()).await?;
+        let (device, pipelines) = (device.clone(), pipelines.len());
+        Ok(Gpu {
+            device,
+            buffers,
+            steps,
+            train,
+            evaluate,
+            predict,
+            caught: Vec::new(),
+            dispatched: 0,
+            pipelines,
+        })
+    }
+
+    /// What runs the plan, for messages.
+    pub fn name(&self) -> String {
+        self.device.name.clone()
+    }
+
+    /// Dispatches recorded so far, counted where they are recorded.
+    pub fn dispatched(&self) -> u64 {
+        self.dispatched
+    }
+
+    /// Distinct pipelines.
+    pub fn pipelines(&self) -> usize {
+        self.pipelines
+    }
+
+    /// Writes `words` to the start of a range, after all that was run so far.
+    pub fn write(&mut self, range: Range, words: &[u32]) {
+        let scopes = self.device.scopes();
+        let buffer = &self.buffers[range.buffer.0];
+        self.device.queue.write_buffer(buffer, 4 * range.start as u64, bytemuck::cast_slice(words));
+        self.caught.extend(scopes.pop());
+    }
+
+    /// Records the launches of a phase once for each step, [`STEPS`] to a submission.
+    ///
+    /// # Errors
+    /// What the device has reported by now, of this call or an earlier one.
+    pub fn run(&mut self, phase: Phase, steps: &[Step]) -> Result<()> {
+        self.report()?;
+        let scopes = self.device.scopes();
+        for steps in steps.chunks(STEPS) {
+            let mut bytes = vec![0; steps.len() * STEP_STRIDE as usize];
+            for (slot, step) in bytes.chunks_exact_mut(STEP_STRIDE as usize).zip(steps) {
+                slot[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
+            }
+            self.device.queue.write_buffer(&self.steps, 0, &bytes);
+            let mut encoder = self.device.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            let dispatches = match phase {
+                Phase::Train => &self.train,
+                Phase::Evaluate => &self.evaluate,
+                Phase::Predict => &self.predict,
+            };
+            for index in 0..steps.len() {
+                for dispatch in dispatches {
+                    let offset = [index as u32 * STEP_STRIDE as u32];
+                    pass.set_pipeline(&dispatch.pipeline);
+                    pass.set_bind_group(
+                        0,
+                        &dispatch.bindings,
+                        if dispatch.reads_step { &offset } else { &[] },
+                    );
+                    let [x, y, z] = dispatch.grid;
+                    pass.dispatch_workgroups(x, y, z);
+                    self.dispatched += 1;
+                }
+            }
+            drop(pass);
+            self.device.queue.submit([encoder.finish()]);
+        }
+        self.caught.extend(scopes.pop());
+        self.report()
+    }
+
+    /// A copy of a range, on its way.
+    pub fn read(&mut self, range: Range) -> Readback {
+        if let Err(error) = self.report() {
+            return Readback::failed(error);
+        }
+        let size = 4 * range.len as u64;
+        let scopes = self.device.scopes();
+        let staging = self.device.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("readback"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        let buffer = &self.buffers[range.buffer.0];
+        encoder.copy_buffer_to_buffer(buffer, 4 * range.start as u64, &staging, 0, size);
+        self.device.queue.submit([encoder.finish()]);
+        let mapping = Mapping::new(&self.device, staging);
+        self.caught.extend(scopes.pop());
+        match self.report() {
+            Ok(()) => Readback::waiting(mapping),
+            Err(error) => Readback::failed(error),
+        }
+    }
+
+    /// The errors that have arrived so far. Never waits.
+    fn report(&mut self) -> Result<()> {
+        let mut first = self.device.check();
+        let device = &self.device;
+        self.caught.retain_mut(|caught| match poll_once(caught.as_mut()) {
+            Some(Some(error)) => {
+                if first.is_ok() {
+                    first = Err(device.error(&error));
+                }
+                false
+            }
+            Some(None) => false,
+            None => true,
+        });
+        first
+    }
+}
+
+async fn finish(device: &Device, caught: [Caught; 3]) -> Result<()> {
+    for error in caught {
+        if let Some(error) = error.await {
+            return Err(device.error(&error));
+        }
+    }
+    device.check()
+}
+
+/// Compiles every pipeline, on all cores where there are threads.
+async fn pipelines<'a>(
+    device: &Device,
+    wanted: HashMap<Key, &'a Launch>,
+) -> Result<HashMap<Key, (wgpu::ComputePipeline, wgpu::BindGroupLayout)>> {
+    let scopes = device.scopes();
+    let mut modules = HashMap::new();
+    for shader in SHADERS.iter().filter(|shader| wanted.keys().any(|key| key.0 == shader.name)) {
+        let module = device.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(shader.file),
+            source: wgpu::ShaderSource::Wgsl(shader.source.into()),
+        });
+        modules.insert(shader.name, module);
+    }
+    finish(device, scopes.pop()).await?;
+    let make = |(key, launch): (Key, &'a Launch)| {
+        // Error scopes belong to the thread that opened them.
+        let scopes = device.scopes();
+        let layout = layout(device, launch.entry);
+        let pipeline_layout = device.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(launch.entry.name),
+            bind_group_layouts: &[Some(&layout)],
+            ..Default::default()
+        });
+        let pipeline = device.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&format!("{}:{}", launch.shader.name, launch.entry.name)),
+            layout: Some(&pipeline_layout),
+            module: &modules[launch.shader.name],
+            entry_point: Some(launch.entry.name),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &launch.constants,
+                // Every kernel writes its workgroup memory before it reads it.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        });
+        (key, pipeline, layout, scopes.pop())
+    };
+    #[cfg(not(target_arch = "wasm32"))]
+    let made: Vec<_> = {
+        use rayon::prelude::*;
+        wanted.into_par_iter().map(make).collect()
+    };
+    #[cfg(target_arch = "wasm32")]
+    let made: Vec<_> = wanted.into_iter().map(make).collect();
+    let mut pipelines = HashMap::new();
+    for (key, pipeline, layout, caught) in made {
+        finish(device, caught).await?;
+        pipelines.insert(key, (pipeline, layout));
+    }
+    Ok(pipelines)
+}
+
+fn layout(device: &Device, entry: &Entry) -> wgpu::BindGroupLayout {
+    let entries: Vec<_> = entry
+        .bindings
+        .iter()
+        .map(|info| wgpu::BindGroupLayoutEntry {
+            binding: info.binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match info.access {
+                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                },
+                has_dynamic_offset: info.access == Access::Uniform,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    device.device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(entry.name),
+        entries: &entries,
+    })
+}
+
+fn bind(
+    device: &Device,
+    layout: &wgpu::BindGroupLayout,
+    launch: &Launch,
+    buffers: &[wgpu::Buffer],
+    steps: &wgpu::Buffer,
+) -> wgpu::BindGroup {
+    let mut ranges = launch.bindings.iter();
+    let entries: Vec<_> = launch
+        .entry
+        .bindings
+        .iter()
+        .filter_map(|info| {
+            let resource = if info.access == Access::Uniform {
+                wgpu::BufferBinding {
+                    buffer: steps,
+                    offset: 0,
+                    size: wgpu::BufferSize::new(size_of::<Step>() as u64),
+                }
+            } else {
+                // A launch's bindings follow the order of its entry's.
+                let (_, range) = ranges.next()?;
+                wgpu::BufferBinding {
+                    buffer: &buffers[range.buffer.0],
+                    offset: 4 * range.start as u64,
+                    size: wgpu::BufferSize::new(4 * range.len as u64),
+                }
+            };
+            Some(wgpu::BindGroupEntry {
+                binding: info.binding,
+                resource: wgpu::BindingResource::Buffer(resource),
+            })
+        })
+        .collect();
+    device.device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(launch.entry.name),
+        layout,
+        entries: &entries,
+    })
+}
+
+/// A staging buffer that is being mapped.
+pub struct Mapping {
+    device: Device,
+    staging: wgpu::Buffer,
+    state: Arc<Mutex<Mapped>>,
+    #[cfg(not(target_arch = "wasm32"))]
+    watched: bool,
+}
+
+#[derive(Default)]
+struct Mapped {
+    result: Option<Result<(), wgpu::BufferAsyncError>>,
+    waker: Option<Waker>,
+}
+
+impl Mapping {
+    fn new(device: &Device, staging: wgpu::Buffer) -> Mapping {
+        let state = Arc::new(Mutex::new(Mapped::default()));
+        let told = state.clone();
+        staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            let mut state = told.lock().unwrap_or_else(PoisonError::into_inner);
+            state.result = Some(result);
+            if let Some(waker) = state.waker.take() {
+                waker.wake();
+            }
+        });
+        Mapping {
+            device: device.clone(),
+            staging,
+            state,
+            #[cfg(not(target_arch = "wasm32"))]
+            watched: false,
+        }
+    }
+
+    /// The words, if they have arrived.
+    pub(super) fn try_take(&mut self) -> Option<Result<Vec<u32>>> {
+        // Does nothing in a browser, where the event loop runs the callback.
+        let polled = self.device.device.poll(wgpu::PollType::Poll);
+        let result = self.state.lock().unwrap_or_else(PoisonError::into_inner).result.take();
+        match (result, polled) {
+            (Some(Ok(())), _) => Some(match self.staging.get_mapped_range(..) {
+                Ok(view) => Ok(bytemuck::pod_collect_to_vec::<u8, u32>(&view)),
+                Err(error) => Err(Error::Device(error.to_string())),
+            }),
+            (Some(Err(error)), _) => {
+                Some(Err(self.device.check().err().unwrap_or_else(|| Error::DeviceLost(error.to_string()))))
+            }
+            (None, Err(error)) => Some(Err(Error::Device(error.to_string()))),
+            (None, Ok(_)) => self.device.check().err().map(Err),
+        }
+    }
+
+    /// Has `waker` woken when the words arrive.
+    pub(super) fn wake(&mut self, waker: &Waker) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).waker = Some(waker.clone());
+        #[cfg(not(target_arch = "wasm32"))]
+        if !std::mem::replace(&mut self.watched, true) {
+            let (device, state) = (self.device.device.clone(), self.state.clone());
+            // Natively someone has to wait for the device: a thread does, so that no executor has to.
+            let watch = std::thread::Builder::new().name("lenet readback".into());
+            let spawned = watch.spawn(move || {
+                let _ = device.poll(wgpu::PollType::wait_indefinitely());
+                if let Some(waker) = state.lock().unwrap_or_else(PoisonError::into_inner).waker.take() {
+                    waker.wake();
+                }
+            });
+            if spawned.is_err() {
+                // Without a thread the executor has to ask again by itself.
+                self.watched = false;
+                waker.wake_by_ref();
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! How the CPU twins use the machine: the widest SIMD it has, chosen at run time, and slices cut for rayon.
+
+use pulp::{Arch, Simd, WithSimd};
+use std::sync::OnceLock;
+
+use super::LANES;
+
+fn arch() -> &'static Arch {
+    static ARCH: OnceLock<Arch> = OnceLock::new();
+    ARCH.get_or_init(Arch::new)
+}
+
+/// Runs `work` compiled for the widest instruction set of this machine.
+#[inline]
+pub(crate) fn vectorize<W: WithSimd<Output = ()>>(work: W) {
+    arch().dispatch(work);
+}
+
+/// How wide that is, for messages.
+pub(crate) fn name() -> String {
+    struct Lanes<'a>(&'a mut usize);
+    impl WithSimd for Lanes<'_> {
+        type Output = ();
+
+        fn with_simd<S: Simd>(self, _: S) {
+            *self.0 = S::F32_LANES;
+        }
+    }
+    let mut lanes = 1;
+    vectorize(Lanes(&mut lanes));
+    format!("{} floats a register", lanes)
+}
+
+/// Registers that a block of [`LANES`] images fills.
+#[inline(always)]
+pub(crate) const fn registers<S: Simd>() -> usize {
+    LANES / S::F32_LANES
+}
+
+/// `values` as whole registers.
+#[inline(always)]
+pub(crate) fn wide<S: Simd>(values: &[f32]) -> &[S::f32s] {
+    S::as_simd_f32s(values).0
+}
+
+/// `values` as whole registers.
+#[inline(always)]
+pub(crate) fn wide_mut<S: Simd>(values: &mut [f32]) -> &mut [S::f32s] {
+    S::as_mut_simd_f32s(values).0
+}
+
+/// Cuts consecutive pieces of the given lengths off `rest`, so that threads can write them at once.
+pub(crate) fn cut<'a, T>(
+    mut rest: &'a mut [T],
+    lengths: impl IntoIterator<Item = usize>,
+) -> Vec<&'a mut [T]> {
+    lengths
+        .into_iter()
+        .map(|len| {
+            let (piece, tail) = std::mem::take(&mut rest).split_at_mut(len);
+            rest = tail;
+            piece
+        })
+        .collect()
+}
+
+/// The starts and lengths of the tiles of at most `tile` that cover `total`.
+pub(crate) fn tiles(total: usize, tile: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
+    (0..total).step_by(tile).map(move |start| (start, tile.min(total - start)))
+}
