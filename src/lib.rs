@@ -3,10 +3,13 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod checkpoint;
+pub mod data;
 pub mod error;
 pub mod kernels;
 pub mod network;
 pub mod plan;
+pub mod train;
 
 pub use error::{Error, Result};
 pub use network::Network;

@@ -1,0 +1,581 @@
+//! One picture from a PNG, JPEG or PNM file, brought into the form the network was trained on.
+//!
+//! MNIST's digits are white ink on black, scaled to fit a box of 20×20 pixels and placed by their
+//! centre of mass in a field of 28×28. A photograph or scan is dark ink on light paper, of any size
+//! and anywhere on the sheet; [`prepare`] repeats what was done to MNIST.
+
+use std::{fmt, io::Cursor};
+
+use image::{
+    DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits,
+    imageops::{self, FilterType},
+};
+
+use crate::error::{Error, Result};
+
+/// The widest and highest picture that is decoded, in pixels.
+const MAX_SIDE: u32 = 16384;
+
+/// The most memory, in bytes, that decoding may take: 512 MiB.
+const MAX_ALLOCATION: u64 = 512 << 20;
+
+/// A border brighter than this is paper, not the black of MNIST.
+const PAPER: u8 = 127;
+
+/// A picture whose strongest ink differs by less than this from its background is blank.
+const MIN_CONTRAST: u8 = 24;
+
+/// Ink weaker than this part of the strongest is grain of the paper or a trace of compression.
+const GRAIN: u8 = 8;
+
+/// The steps that were taken to prepare a picture, for display.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preparation {
+    /// The picture had the right form already and was taken bit for bit; nothing else was done.
+    pub unchanged: bool,
+    /// The picture was dark on light and was inverted.
+    pub inverted: bool,
+    /// Width and height of the picture in the file, in pixels, as it is to be looked at.
+    pub cropped_from: (u32, u32),
+    /// The ink's bounding box in that picture: left, top, width, height in pixels.
+    pub ink: [u32; 4],
+    /// By how much the ink was scaled: output pixels for each pixel of the file.
+    pub scale: f32,
+}
+
+impl fmt::Display for Preparation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (width, height) = self.cropped_from;
+        if self.unchanged {
+            return write!(f, "{width}x{height} pixels, taken as they are");
+        }
+        let [left, top, ink_width, ink_height] = self.ink;
+        let inverted = if self.inverted { "inverted, " } else { "" };
+        write!(
+            f,
+            "{width}x{height} pixels, {inverted}cropped to {ink_width}x{ink_height} at {left},{top}, scaled by {:.3}, centred",
+            self.scale
+        )
+    }
+}
+
+/// Decodes a picture and brings it into MNIST's form: `height * width` grey bytes, row-major, white
+/// ink on black.
+///
+/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Transparent parts are taken
+/// for white, and a camera's note on which side is up is heeded. Then:
+///
+/// 1. The border's median is the background; if it is brighter than 127, the picture is inverted.
+/// 2. The background is subtracted, what is weaker than an eighth of the strongest ink is dropped,
+///    and the rest is stretched to 255.
+/// 3. The ink's bounding box is scaled, keeping its proportions, into 20/28 of height and width.
+/// 4. The result is placed with its centre of mass in the middle, as far as no ink is lost.
+///
+/// A picture of exactly `height`×`width` pixels whose background is black already (a median of 0)
+/// and whose ink fits 20/28 of height and width is taken bit for bit, so that a digit of MNIST that
+/// was saved as a PNG comes back as it was.
+///
+/// # Errors
+///
+/// [`Error::Data`] when the file is not a picture, is damaged, has more than 16384 pixels in a row
+/// or column, needs more than 512 MiB, or shows no ink; [`Error::Settings`] when `height` or `width`
+/// is not 1 to 16384.
+pub fn prepare(bytes: &[u8], name: &str, height: usize, width: usize) -> Result<(Vec<u8>, Preparation)> {
+    let side = |size: usize| u32::try_from(size).ok().filter(|size| (1..=MAX_SIDE).contains(size));
+    let (Some(rows), Some(columns)) = (side(height), side(width)) else {
+        return Err(Error::Settings(format!(
+            "a picture cannot be brought to {width}x{height} pixels, expected 1 to {MAX_SIDE} in each direction"
+        )));
+    };
+    decode(bytes)
+        .and_then(|picture| normalize(picture, columns, rows))
+        .map_err(|message| Error::Data { path: name.to_owned(), message })
+}
+
+/// Decodes a file to grey, upright and on white.
+fn decode(bytes: &[u8]) -> Result<GrayImage, String> {
+    let explain = |error: ImageError| match error {
+        ImageError::Limits(_) => {
+            format!(
+                "a picture that is too large found, expected at most {MAX_SIDE}x{MAX_SIDE} pixels in {} MiB",
+                MAX_ALLOCATION >> 20
+            )
+        }
+        other => format!("the picture cannot be decoded: {other}"),
+    };
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    if reader.format().is_none() {
+        return Err(format!(
+            "{} bytes of an unknown kind found, expected a PNG, JPEG or PNM file",
+            bytes.len()
+        ));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(explain)?;
+    // `ImageReader::into_decoder` leaves the buffer of the result to its caller to limit.
+    limits.reserve(decoder.total_bytes()).map_err(explain)?;
+    decoder.set_limits(limits).map_err(explain)?;
+    let orientation = decoder.orientation().map_err(explain)?;
+    let picture = DynamicImage::from_decoder(decoder).map_err(explain)?;
+
+    let grey = if picture.color().has_alpha() {
+        let layered = picture.into_luma_alpha8();
+        let pixels = layered.pixels().map(|pixel| {
+            let [luma, alpha] = pixel.0.map(u32::from);
+            ((luma * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+        });
+        GrayImage::from_raw(layered.width(), layered.height(), pixels.collect())
+            .ok_or("the picture's size contradicts itself")?
+    } else {
+        picture.into_luma8()
+    };
+    let mut grey = DynamicImage::ImageLuma8(grey);
+    grey.apply_orientation(orientation);
+    let grey = grey.into_luma8();
+    if grey.is_empty() {
+        return Err("no pixels found".to_owned());
+    }
+    Ok(grey)
+}
+
+/// Does what was done to MNIST; the picture has at least one pixel.
+fn normalize(mut picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>, Preparation), String> {
+    let cropped_from = picture.dimensions();
+    // LeNet's field of 28 leaves the ink 20; other fields keep that proportion.
+    let part = |side: u32| ((side * 20 + 14) / 28).max(1);
+    let (box_width, box_height) = (part(width), part(height));
+
+    let mut background = border_median(&picture);
+    let inverted = background > PAPER;
+    let original = (cropped_from == (width, height) && background == 0).then(|| picture.clone());
+    if inverted {
+        imageops::invert(&mut picture);
+        background = 255 - background;
+    }
+    for value in picture.iter_mut() {
+        *value = value.saturating_sub(background);
+    }
+    let peak = picture.iter().copied().max().unwrap_or(0);
+    if peak < MIN_CONTRAST {
+        return Err(format!(
+            "no ink found: nothing differs by {MIN_CONTRAST} or more levels of grey from the background"
+        ));
+    }
+    stretch(&mut picture, peak, peak / GRAIN);
+    let ink @ [left, top, ink_width, ink_height] = bounding_box(&picture);
+
+    if let Some(original) = original
+        && ink_width <= box_width
+        && ink_height <= box_height
+    {
+        let steps = Preparation { unchanged: true, inverted: false, cropped_from, ink, scale: 1.0 };
+        return Ok((original.into_raw(), steps));
+    }
+
+    let scale =
+        (f64::from(box_width) / f64::from(ink_width)).min(f64::from(box_height) / f64::from(ink_height));
+    let scaled = |side: u32, limit: u32| ((f64::from(side) * scale).round() as u32).clamp(1, limit);
+    let (new_width, new_height) = (scaled(ink_width, box_width), scaled(ink_height, box_height));
+    let crop = imageops::crop_imm(&picture, left, top, ink_width, ink_height);
+    // The triangle widens with the reduction, so every pixel of the file has its share.
+    let mut digit = imageops::resize(&*crop, new_width, new_height, FilterType::Triangle);
+    // A thin line averages to a faint one; MNIST's lines are white whatever the size of the sheet.
+    let peak = digit.iter().copied().max().unwrap_or(0);
+    if peak == 0 {
+        return Err("no ink found: what there is vanishes when it is scaled down".to_owned());
+    }
+    stretch(&mut digit, peak, 0);
+
+    let (x, y) = centre_of_mass(&digit);
+    let place = |side: u32, digit_side: u32, centre: f64| {
+        // A cast to u32 saturates at zero, so the digit stays inside on both sides.
+        ((f64::from(side - 1) / 2.0 - centre).round() as u32).min(side - digit_side)
+    };
+    let mut field = GrayImage::new(width, height);
+    let at = (place(width, new_width, x), place(height, new_height, y));
+    imageops::replace(&mut field, &digit, i64::from(at.0), i64::from(at.1));
+    let steps = Preparation { unchanged: false, inverted, cropped_from, ink, scale: scale as f32 };
+    Ok((field.into_raw(), steps))
+}
+
+/// The median of the outermost pixels, each counted once.
+fn border_median(picture: &GrayImage) -> u8 {
+    let (right, bottom) = (picture.width() - 1, picture.height() - 1);
+    let mut counts = [0u32; 256];
+    let mut total = 0;
+    let mut count = |x, y| {
+        counts[usize::from(picture.get_pixel(x, y).0[0])] += 1;
+        total += 1;
+    };
+    for x in 0..=right {
+        count(x, 0);
+        if bottom > 0 {
+            count(x, bottom);
+        }
+    }
+    for y in 1..bottom {
+        count(0, y);
+        if right > 0 {
+            count(right, y);
+        }
+    }
+    let mut below = 0;
+    for (value, count) in (0..=255).zip(counts) {
+        below += count;
+        if below * 2 >= total {
+            return value;
+        }
+    }
+    255
+}
+
+/// Maps `peak` to 255 and what does not exceed `floor` to 0.
+fn stretch(picture: &mut GrayImage, peak: u8, floor: u8) {
+    let mut levels = [0; 256];
+    for (value, level) in (0u32..).zip(&mut levels) {
+        if value > u32::from(floor) {
+            *level = ((value * 255 + u32::from(peak) / 2) / u32::from(peak)).min(255) as u8;
+        }
+    }
+    for value in picture.iter_mut() {
+        *value = levels[usize::from(*value)];
+    }
+}
+
+/// Left, top, width and height of what is not 0; the whole picture if everything is.
+fn bounding_box(picture: &GrayImage) -> [u32; 4] {
+    let (mut left, mut top, mut right, mut bottom) = (u32::MAX, u32::MAX, 0, 0);
+    for (x, y, _) in picture.enumerate_pixels().filter(|(_, _, pixel)| pixel.0[0] > 0) {
+        (left, right) = (left.min(x), right.max(x));
+        (top, bottom) = (top.min(y), bottom.max(y));
+    }
+    if left > right {
+        return [0, 0, picture.width(), picture.height()];
+    }
+    [left, top, right - left + 1, bottom - top + 1]
+}
+
+/// The centre of mass in pixels, where the first pixel's own centre is 0; the picture is not black.
+fn centre_of_mass(picture: &GrayImage) -> (f64, f64) {
+    let (mut mass, mut x_sum, mut y_sum) = (0.0, 0.0, 0.0);
+    for (x, y, pixel) in picture.enumerate_pixels() {
+        let ink = f64::from(pixel.0[0]);
+        mass += ink;
+        x_sum += ink * f64::from(x);
+        y_sum += ink * f64::from(y);
+    }
+    (x_sum / mass, y_sum / mass)
+}
+
+/// A grey picture as lines of text, two columns a pixel, from ' ' for black to '█' for white.
+///
+/// `pixels` is row-major with `width` pixels a row; a last row that is not full is shown as far as
+/// it goes, and a `width` of 0 gives no text.
+pub fn show(pixels: &[u8], width: usize) -> String {
+    const SHADES: [&str; 5] = ["  ", "░░", "▒▒", "▓▓", "██"];
+    if width == 0 {
+        return String::new();
+    }
+    let mut text = String::new();
+    for row in pixels.chunks(width) {
+        text.extend(row.iter().map(|&value| SHADES[usize::from(value) * SHADES.len() / 256]));
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use image::{ImageFormat, Luma, LumaA, Rgb, RgbImage};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.into().write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    /// A seven of white ink on black: a bar of the given thickness and a slanted stroke.
+    fn seven(width: u32, height: u32, left: f32, top: f32, size: f32) -> GrayImage {
+        GrayImage::from_fn(width, height, |x, y| {
+            let (x, y) = ((x as f32 - left) / size, (y as f32 - top) / size);
+            let bar = (0.0..0.7).contains(&x) && (0.0..0.15).contains(&y);
+            let stroke = (0.0..1.0).contains(&y) && (x - (0.6 - 0.4 * y)).abs() < 0.08;
+            Luma([if bar || stroke { 255 } else { 0 }])
+        })
+    }
+
+    fn prepared(picture: impl Into<DynamicImage>) -> (Vec<u8>, Preparation) {
+        prepare(&encode(picture, ImageFormat::Png), "p", 28, 28).unwrap()
+    }
+
+    fn refused(bytes: &[u8]) -> String {
+        let message = prepare(bytes, "p.png", 28, 28).unwrap_err().to_string();
+        message.strip_prefix("p.png: ").unwrap().to_owned()
+    }
+
+    fn centre(pixels: &[u8]) -> (f64, f64) {
+        centre_of_mass(&GrayImage::from_raw(28, 28, pixels.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn black_on_white_equals_white_on_black() {
+        let light = seven(300, 200, 150.0, 40.0, 110.0);
+        let mut dark = light.clone();
+        imageops::invert(&mut dark);
+        // Grey paper and a worn pen: the levels have to be stretched.
+        let worn = GrayImage::from_fn(300, 200, |x, y| {
+            Luma([200 - (f32::from(light.get_pixel(x, y).0[0]) * 0.5) as u8])
+        });
+        let (expected, steps) = prepared(light);
+        assert!(!steps.inverted && !steps.unchanged);
+        for other in [dark, worn] {
+            let (pixels, steps) = prepared(other);
+            assert!(steps.inverted);
+            for (a, b) in pixels.iter().zip(&expected) {
+                assert!(a.abs_diff(*b) <= 3, "{a} {b}");
+            }
+        }
+        assert_eq!(expected.iter().max(), Some(&255));
+    }
+
+    #[test]
+    fn the_ink_is_scaled_to_the_box_and_centred_by_mass() {
+        for (left, top, size) in [(5.0, 3.0, 180.0), (400.0, 290.0, 60.0), (3.0, 200.0, 190.0)] {
+            let (pixels, steps) = prepared(seven(500, 400, left, top, size));
+            let (x, y) = centre(&pixels);
+            assert!((x - 13.5).abs() < 0.6 && (y - 13.5).abs() < 0.6, "{x} {y}");
+            let [_, _, width, height] = bounding_box(&GrayImage::from_raw(28, 28, pixels).unwrap());
+            assert_eq!(width.max(height), 20);
+            assert_eq!(steps.cropped_from, (500, 400));
+            assert!((steps.scale * size - 20.0).abs() < 0.6, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn other_targets_keep_the_proportion() {
+        let bytes = encode(seven(90, 90, 10.0, 10.0, 60.0), ImageFormat::Png);
+        for (height, width) in [(32, 32), (14, 28), (1, 1), (3, 200)] {
+            let (pixels, _) = prepare(&bytes, "p", height, width).unwrap();
+            assert_eq!(pixels.len(), height * width);
+            assert!(pixels.contains(&255));
+        }
+        for (height, width) in [(0, 28), (28, 0), (28, 16385), (usize::MAX, 1)] {
+            assert_eq!(
+                prepare(&bytes, "p", height, width).unwrap_err().to_string(),
+                format!(
+                    "a picture cannot be brought to {width}x{height} pixels, expected 1 to 16384 in each direction"
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn digits_of_mnist_pass_bit_for_bit() {
+        let test = crate::data::mnist().unwrap().test;
+        for i in 0..test.len() {
+            let picture = GrayImage::from_raw(28, 28, test.image(i).to_vec()).unwrap();
+            let (pixels, steps) = normalize(picture, 28, 28).unwrap();
+            assert!(steps.unchanged, "{i}: {steps:?}");
+            assert_eq!(pixels, test.image(i), "{i}");
+        }
+        for i in 0..20 {
+            let grey = GrayImage::from_raw(28, 28, test.image(i).to_vec()).unwrap();
+            let colour = DynamicImage::from(grey.clone()).into_rgb8();
+            for bytes in [
+                encode(grey.clone(), ImageFormat::Png),
+                encode(grey, ImageFormat::Pnm),
+                encode(colour, ImageFormat::Png),
+            ] {
+                let (pixels, steps) = prepare(&bytes, "p", 28, 28).unwrap();
+                assert!(steps.unchanged);
+                assert_eq!(pixels, test.image(i), "{i}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_field_filled_to_its_border_is_scaled() {
+        let (pixels, steps) = prepared(seven(28, 28, 1.0, 1.0, 26.0));
+        assert!(!steps.unchanged);
+        assert_eq!(steps.ink[3], 26);
+        let [_, _, _, height] = bounding_box(&GrayImage::from_raw(28, 28, pixels).unwrap());
+        assert_eq!(height, 20);
+    }
+
+    #[test]
+    fn colour_and_transparency_are_read() {
+        let ink = seven(120, 120, 20.0, 20.0, 80.0);
+        let (expected, _) = prepared(ink.clone());
+        let close = |pixels: &[u8], tolerance: u8| {
+            pixels.iter().zip(&expected).all(|(a, b)| a.abs_diff(*b) <= tolerance)
+        };
+        // Black ink on nothing, and blue ink on yellowish paper.
+        let layered = image::GrayAlphaImage::from_fn(120, 120, |x, y| LumaA([0, ink.get_pixel(x, y).0[0]]));
+        let blue = RgbImage::from_fn(120, 120, |x, y| {
+            Rgb(if ink.get_pixel(x, y).0[0] > 0 { [20, 40, 160] } else { [240, 235, 210] })
+        });
+        assert!(close(&prepared(layered).0, 1));
+        assert!(close(&prepared(blue.clone()).0, 1));
+        let (pixels, steps) = prepare(&encode(blue, ImageFormat::Jpeg), "p", 28, 28).unwrap();
+        assert!(steps.inverted && close(&pixels, 40), "{}", show(&pixels, 28));
+    }
+
+    #[test]
+    fn blank_pictures_are_refused() {
+        let message = "no ink found: nothing differs by 24 or more levels of grey from the background";
+        for value in [0, 100, 127, 128, 255] {
+            assert_eq!(
+                refused(&encode(GrayImage::from_pixel(1, 1, Luma([value])), ImageFormat::Png)),
+                message
+            );
+            assert_eq!(
+                refused(&encode(GrayImage::from_pixel(40, 1, Luma([value])), ImageFormat::Png)),
+                message
+            );
+        }
+        let faint = GrayImage::from_fn(50, 50, |x, _| Luma([240 - (x % 20) as u8]));
+        assert_eq!(refused(&encode(faint, ImageFormat::Png)), message);
+    }
+
+    #[test]
+    fn what_is_no_picture_is_refused() {
+        let unknown = "expected a PNG, JPEG or PNM file";
+        assert_eq!(refused(b""), format!("0 bytes of an unknown kind found, {unknown}"));
+        assert_eq!(refused(b"hello, world"), format!("12 bytes of an unknown kind found, {unknown}"));
+        assert!(refused(b"GIF89a............").starts_with("the picture cannot be decoded: "));
+        let whole = encode(seven(60, 60, 5.0, 5.0, 50.0), ImageFormat::Png);
+        for len in [8, 20, 33, whole.len() / 2] {
+            let message = refused(&whole[..len]);
+            assert!(message.starts_with("the picture cannot be decoded: "), "{len}: {message}");
+        }
+    }
+
+    /// A PNG that declares a size and holds no pixels.
+    fn declared(width: u32, height: u32) -> Vec<u8> {
+        let mut bytes = b"\x89PNG\r\n\x1a\n".to_vec();
+        let mut header = b"IHDR".to_vec();
+        header.extend(width.to_be_bytes());
+        header.extend(height.to_be_bytes());
+        header.extend([8, 6, 0, 0, 0]);
+        for chunk in [&header[..], b"IDAT"] {
+            let mut sum = flate2::Crc::new();
+            sum.update(chunk);
+            bytes.extend((chunk.len() as u32 - 4).to_be_bytes());
+            bytes.extend(chunk);
+            bytes.extend(sum.sum().to_be_bytes());
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_huge_picture_is_refused() {
+        let message = "a picture that is too large found, expected at most 16384x16384 pixels in 512 MiB";
+        assert_eq!(refused(&declared(16385, 1)), message);
+        assert_eq!(refused(&declared(1, 2_000_000_000)), message);
+        assert_eq!(refused(&declared(16384, 16384)), message);
+        assert_eq!(refused(b"P5\n100000 100000\n255\n"), message);
+        assert!(refused(&declared(0, 5)).starts_with("the picture cannot be decoded: "));
+        // As large as is allowed, but without its pixels.
+        assert!(refused(b"P5\n2000 2000\n255\n").starts_with("the picture cannot be decoded: "));
+    }
+
+    #[test]
+    fn pixels_are_shown_as_text() {
+        assert_eq!(show(&[0, 60, 120, 180, 255, 0], 3), "  ░░▒▒\n▓▓██  \n");
+        assert_eq!(show(&[255, 255, 255], 2), "████\n██\n");
+        assert_eq!(show(&[1, 2], 0), "");
+        assert_eq!(show(&[], 28), "");
+    }
+
+    #[test]
+    fn the_steps_are_told() {
+        let (_, steps) = prepared(GrayImage::from_fn(100, 50, |x, y| {
+            Luma([if (10..50).contains(&x) && (5..45).contains(&y) { 0 } else { 255 }])
+        }));
+        assert_eq!(
+            steps.to_string(),
+            "100x50 pixels, inverted, cropped to 40x40 at 10,5, scaled by 0.500, centred"
+        );
+    }
+
+    #[test]
+    fn zz_calibrate() {
+        let split = crate::data::mnist().unwrap();
+        let (mut xs, mut ys, mut maxbox, mut bad) = (0.0, 0.0, 0, 0);
+        for set in [&split.train, &split.test] {
+            for i in 0..set.len() {
+                let (x, y) = centre(set.image(i));
+                if set.len() == 10000 {
+                    xs += x;
+                    ys += y;
+                }
+                let p = GrayImage::from_raw(28, 28, set.image(i).to_vec()).unwrap();
+                let [_, _, w, h] = bounding_box(&p);
+                maxbox = maxbox.max(w).max(h);
+                if !normalize(p, 28, 28).unwrap().1.unchanged {
+                    bad += 1;
+                }
+            }
+        }
+        println!("CAL {} {} {maxbox} changed {bad}", xs / 10000.0, ys / 10000.0);
+        // redo digits as a scan: 10x upscaled, inverted; compare
+        let mut diff = 0.0;
+        let mut worst: f64 = 0.0;
+        for i in 0..200 {
+            let p = GrayImage::from_raw(28, 28, split.test.image(i).to_vec()).unwrap();
+            let mut big = imageops::resize(&p, 280, 280, FilterType::Triangle);
+            imageops::invert(&mut big);
+            let (q, _) = normalize(big, 28, 28).unwrap();
+            let d: f64 =
+                q.iter().zip(split.test.image(i)).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>()
+                    / 784.0;
+            diff += d;
+            worst = worst.max(d);
+            if i < 2 {
+                println!("{}\n{}", show(split.test.image(i), 28), show(&q, 28));
+            }
+        }
+        println!("CAL diff {} worst {worst}", diff / 200.0);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn corruptions_never_panic(
+            format in prop::sample::select(vec![ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::Pnm]),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..8),
+            keep in any::<prop::sample::Index>(),
+            cut in any::<bool>(),
+        ) {
+            let mut bytes = encode(seven(24, 24, 2.0, 2.0, 20.0), format);
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if cut {
+                bytes.truncate(keep.index(bytes.len()));
+            }
+            let _ = prepare(&bytes, "p", 28, 28);
+        }
+
+        #[test]
+        fn any_pixels_give_a_full_field(
+            (width, height) in (1u32..20, 1u32..20),
+            values in prop::collection::vec(any::<u8>(), 400),
+        ) {
+            let size = (width * height) as usize;
+            let picture = GrayImage::from_raw(width, height, values[..size].to_vec()).unwrap();
+            if let Ok((pixels, _)) = normalize(picture, 28, 28) {
+                prop_assert_eq!(pixels.len(), 28 * 28);
+                prop_assert!(pixels.iter().any(|&value| value > 0));
+            }
+        }
+    }
+}

@@ -1,0 +1,705 @@
+//! Training and inference over a plan: epochs, schedules, metrics, evaluation, stop and resume.
+//!
+//! A [`Trainer`] never waits and never owns the thread: [`Trainer::advance`] queues a few steps,
+//! [`Trainer::poll`] tells what has been finished, and between the two the caller may pause, change the
+//! learning rate, save or drop it. Time, files and threads are the caller's.
+
+use std::collections::VecDeque;
+
+use rand_pcg::Pcg64Mcg;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{Backend, Readback};
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
+use crate::kernels::optimizer::Optimizer;
+use crate::kernels::{Range, Step};
+use crate::plan::{Data, Options, Phase, Plan, RING, to_rows};
+
+/// How the learning rate moves over a run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    /// It stays.
+    Constant,
+    /// It is multiplied by `gamma` every `epochs` epochs.
+    Step {
+        /// Epochs between two drops.
+        epochs: usize,
+        /// The factor of a drop.
+        gamma: f32,
+    },
+    /// It is multiplied by `gamma` every epoch.
+    Exponential {
+        /// The factor of an epoch.
+        gamma: f32,
+    },
+    /// It falls to 0 along half a cosine (Loshchilov and Hutter 2017).
+    Cosine,
+    /// It rises from 1/25 over the first 30 % of the steps and falls to nothing, both along half a cosine
+    /// (Smith and Topin 2018, with PyTorch's constants).
+    OneCycle,
+}
+
+impl Schedule {
+    /// The learning rate of step `step` of `total`, both counted from 0, as a share of the peak.
+    pub fn factor(&self, step: u64, total: u64, steps_per_epoch: u64) -> f64 {
+        let epoch = (step / steps_per_epoch.max(1)) as i32;
+        // From `a` at 0 to `b` at 1.
+        let cosine = |a: f64, b: f64, at: f64| b + (a - b) * 0.5 * (1.0 + (std::f64::consts::PI * at).cos());
+        match *self {
+            Schedule::Constant => 1.0,
+            Schedule::Step { epochs, gamma } => f64::from(gamma).powi(epoch / epochs.max(1) as i32),
+            Schedule::Exponential { gamma } => f64::from(gamma).powi(epoch),
+            Schedule::Cosine => cosine(1.0, 0.0, step as f64 / total.max(1) as f64),
+            Schedule::OneCycle => {
+                let peak = (0.3 * total as f64 - 1.0).max(1.0);
+                let end = (total as f64 - 1.0).max(peak + 1.0);
+                let step = step as f64;
+                if step <= peak {
+                    cosine(1.0 / 25.0, 1.0, step / peak)
+                } else {
+                    cosine(1.0, 1.0 / 25.0 / 1e4, ((step - peak) / (end - peak)).min(1.0))
+                }
+            }
+        }
+    }
+}
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Passes over the training data.
+    pub epochs: usize,
+    /// Stops after this many optimizer steps, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
+    /// Images in a batch; the last of an epoch may be smaller.
+    pub batch: usize,
+    /// The peak of the learning rate.
+    pub learning_rate: f32,
+    /// How it moves.
+    pub schedule: Schedule,
+    /// Steps over which it first rises from 0, on top of the schedule.
+    #[serde(default)]
+    pub warmup: u64,
+    /// Label smoothing.
+    #[serde(default)]
+    pub smoothing: f32,
+    /// Stops after this many epochs without a lower evaluation loss, if given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub early_stop: Option<usize>,
+    /// The seed of the first weights and of every epoch's order.
+    pub seed: u64,
+    /// Whether the images are taken in another order each epoch.
+    pub shuffle: bool,
+    /// The update rule.
+    pub optimizer: Optimizer,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            epochs: 8,
+            steps: None,
+            batch: 128,
+            learning_rate: 1e-3,
+            schedule: Schedule::Cosine,
+            warmup: 0,
+            smoothing: 0.0,
+            early_stop: None,
+            seed: 0,
+            shuffle: true,
+            optimizer: Optimizer::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Checks every setting's range.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] with the setting's name, its value and what was expected.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::Settings(what));
+        if !(self.learning_rate.is_finite() && self.learning_rate >= 0.0) {
+            return refuse(format!("lr is {}, expected 0 or more", self.learning_rate));
+        }
+        if self.epochs == 0 || self.epochs > 1_000_000 {
+            return refuse(format!("epochs is {}, expected 1 to 1000000", self.epochs));
+        }
+        if self.steps == Some(0) || self.early_stop == Some(0) {
+            return refuse("steps and early-stop count from 1".into());
+        }
+        match self.schedule {
+            Schedule::Step { epochs: 0, .. } => {
+                return refuse("the step schedule drops every 0 epochs".into());
+            }
+            Schedule::Step { gamma, .. } | Schedule::Exponential { gamma }
+                if !(gamma.is_finite() && gamma > 0.0) =>
+            {
+                return refuse(format!("the schedule's gamma is {gamma}, expected more than 0"));
+            }
+            _ => {}
+        }
+        self.optimizer.check()
+    }
+
+    /// Steps of an epoch over `images`.
+    pub fn steps_per_epoch(&self, images: usize) -> u64 {
+        images.div_ceil(self.batch.max(1)) as u64
+    }
+
+    /// Steps of the whole run over `images`.
+    pub fn total_steps(&self, images: usize) -> u64 {
+        let all = self.epochs as u64 * self.steps_per_epoch(images);
+        self.steps.map_or(all, |steps| steps.min(all))
+    }
+
+    /// The learning rate of a step, counted from 0.
+    pub fn rate(&self, step: u64, images: usize) -> f32 {
+        let factor = self.schedule.factor(step, self.total_steps(images), self.steps_per_epoch(images));
+        let warm = if step < self.warmup { (step + 1) as f64 / self.warmup as f64 } else { 1.0 };
+        (f64::from(self.learning_rate) * factor * warm) as f32
+    }
+}
+
+/// The order of an epoch's images: a shuffle that only the seed and the epoch decide, so that a resumed run
+/// finds it again.
+pub fn epoch_order(images: usize, seed: u64, epoch: usize, shuffle: bool) -> Vec<u32> {
+    let mut order: Vec<u32> = (0..images as u32).collect();
+    if shuffle {
+        let stream = seed.wrapping_add((epoch as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Pcg64Mcg::seed_from_u64(stream);
+        for i in (1..images).rev() {
+            // The product's high half is uniform to within images / 2⁶⁴.
+            let j = (u128::from(random.next_u64()) * (i as u128 + 1)) >> 64;
+            order.swap(i, j as usize);
+        }
+    }
+    order
+}
+
+/// Loss and accuracy over some images.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Summed cross-entropy.
+    pub loss_sum: f64,
+    /// Images whose label has the largest logit.
+    pub correct: u64,
+    /// Images.
+    pub count: u64,
+}
+
+impl Metrics {
+    /// The mean cross-entropy.
+    pub fn loss(&self) -> f64 {
+        self.loss_sum / self.count.max(1) as f64
+    }
+
+    /// The share of images that are right, 0 to 1.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.count.max(1) as f64
+    }
+
+    fn add(&mut self, record: &[u32]) {
+        self.loss_sum += f64::from(f32::from_bits(record[0]));
+        self.correct += u64::from(record[1]);
+        self.count += u64::from(record[2]);
+    }
+}
+
+/// A plan with its backend: everything but the training loop.
+pub struct Session {
+    plan: Plan,
+    backend: Backend,
+}
+
+impl Session {
+    /// Ties a plan to the backend that holds its buffers.
+    pub fn new(plan: Plan, backend: Backend) -> Session {
+        Session { plan, backend }
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The backend.
+    pub fn backend(&mut self) -> &mut Backend {
+        &mut self.backend
+    }
+
+    /// What runs the plan, for messages.
+    pub fn device(&self) -> String {
+        self.backend.name()
+    }
+
+    /// Writes all parameters, in the network's order.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when a length differs.
+    pub fn set_parameters<'a>(&mut self, values: impl IntoIterator<Item = &'a [f32]>) -> Result<()> {
+        let flat = self.plan.join(values)?;
+        self.backend.write(self.plan.parameters, bytemuck::cast_slice(&flat))
+    }
+
+    /// All parameters as one flat buffer; [`Plan::split`] cuts it.
+    pub async fn parameters(&mut self) -> Result<Vec<f32>> {
+        self.read(self.plan.parameters).await
+    }
+
+    /// A range's floats.
+    pub async fn read(&mut self, range: Range) -> Result<Vec<f32>> {
+        let words = self.backend.read(range).await?;
+        Ok(bytemuck::cast_vec(words))
+    }
+
+    fn upload(&mut self, to: Data, data: &Dataset) -> Result<()> {
+        let words: Vec<u32> = data
+            .images
+            .chunks(4)
+            .map(|bytes| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
+            .collect();
+        let labels: Vec<u32> = data.labels.iter().map(|&label| u32::from(label)).collect();
+        self.backend.write(to.images, &words)?;
+        self.backend.write(to.labels, &labels)
+    }
+
+    /// Puts the evaluation data in place; at most as many images as the plan was made for.
+    pub fn set_evaluation(&mut self, data: &Dataset) -> Result<()> {
+        self.plan.network.check_data([data.channels, data.height, data.width], data.classes)?;
+        self.upload(self.plan.eval_data, data)
+    }
+
+    /// Runs steps in chunks that fit the metrics ring, each with its read-back.
+    fn queue(&mut self, phase: Phase, steps: &mut [Step]) -> Result<Vec<(usize, Readback)>> {
+        let chunk = self.backend.most_steps().min(RING);
+        let mut readbacks = Vec::new();
+        for steps in steps.chunks_mut(chunk) {
+            for (slot, step) in steps.iter_mut().enumerate() {
+                step.slot = slot as u32;
+            }
+            self.backend.run(phase, steps)?;
+            let records = Range { len: steps.len() * RECORD, ..self.plan.metrics };
+            readbacks.push((steps.len(), self.backend.read(records)));
+        }
+        Ok(readbacks)
+    }
+
+    fn evaluation_steps(&self, images: usize) -> Vec<Step> {
+        let batch = self.plan.options.batch;
+        (0..images)
+            .step_by(batch)
+            .map(|cursor| Step {
+                cursor: cursor as u32,
+                count: batch.min(images - cursor) as u32,
+                ..Step::default()
+            })
+            .collect()
+    }
+
+    /// Loss and accuracy over the first `images` of the evaluation data.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] when the loss is not, and what the device reports.
+    pub async fn evaluate(&mut self, images: usize) -> Result<Metrics> {
+        let mut steps = self.evaluation_steps(images);
+        let mut metrics = Metrics::default();
+        for (_, readback) in self.queue(Phase::Evaluate, &mut steps)? {
+            readback.await?.chunks_exact(RECORD).for_each(|record| metrics.add(record));
+        }
+        Ok(metrics)
+    }
+
+    /// Probabilities of the classes, `[images][classes]`, of pictures laid out like a data set's.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when the bytes are not whole pictures, and what the device reports.
+    pub async fn predict(&mut self, pictures: &[u8]) -> Result<Vec<f32>> {
+        let input = self.plan.network.input;
+        let pixels = input.channels * input.height * input.width;
+        if pictures.len() % pixels != 0 {
+            return Err(Error::Settings(format!(
+                "{} bytes are not whole pictures of {pixels}",
+                pictures.len()
+            )));
+        }
+        let (batch, classes) = (self.plan.options.batch, self.plan.classes());
+        let mut probabilities = Vec::with_capacity(pictures.len() / pixels * classes);
+        for pictures in pictures.chunks(batch * pixels) {
+            let count = pictures.len() / pixels;
+            let words: Vec<u32> = pictures
+                .chunks(4)
+                .map(|bytes| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
+                .collect();
+            self.backend.write(self.plan.predict_data.images, &words)?;
+            self.backend.run(Phase::Predict, &[Step { count: count as u32, ..Step::default() }])?;
+            let blocked = self.read(self.plan.probabilities).await?;
+            probabilities.extend(to_rows(&blocked, classes, count));
+        }
+        Ok(probabilities)
+    }
+}
+
+/// Where a run stands: enough to resume it exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Position {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Training metrics of the epoch so far.
+    pub epoch: Metrics,
+    /// The lowest evaluation loss so far, as the bits of an `f64`; 0 before the first.
+    pub best: u64,
+    /// Epochs since then.
+    pub stale: usize,
+}
+
+/// Everything that a resumed run needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Snapshot {
+    /// Where the run stands.
+    pub position: Position,
+    /// All parameters, flat.
+    pub parameters: Vec<f32>,
+    /// The optimizer's first moment, flat; empty where it has none.
+    pub moment1: Vec<f32>,
+    /// The optimizer's second moment, flat; empty where it has none.
+    pub moment2: Vec<f32>,
+}
+
+/// What a trainer reports.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// Steps that are finished.
+    Steps {
+        /// The first of them, counted from 1.
+        first: u64,
+        /// Their metrics, in order.
+        metrics: Vec<Metrics>,
+        /// The learning rate of the last.
+        learning_rate: f32,
+    },
+    /// An epoch is finished and evaluated.
+    Epoch {
+        /// The epoch, counted from 1.
+        epoch: usize,
+        /// Steps taken so far.
+        step: u64,
+        /// Over the training data, as it was trained on.
+        train: Metrics,
+        /// Over the evaluation data.
+        evaluation: Metrics,
+        /// Whether its loss is the lowest so far.
+        best: bool,
+    },
+}
+
+/// What [`Trainer::advance`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Advance {
+    /// Queued this many steps.
+    Queued(usize),
+    /// Queued nothing: the epoch's evaluation has to arrive first. [`Trainer::poll`] until it has.
+    Waiting,
+    /// Queued nothing: the run is over.
+    Done,
+}
+
+enum Pending {
+    Steps { first: u64, learning_rate: f32, readback: Readback },
+    Evaluation { last: bool, readback: Readback },
+}
+
+/// A training run over a [`Session`].
+pub struct Trainer {
+    session: Session,
+    settings: Settings,
+    images: usize,
+    eval_images: usize,
+    /// What has been reported.
+    position: Position,
+    /// What has been queued.
+    queued: u64,
+    /// The epoch whose order lies in the buffer.
+    ordered: Option<usize>,
+    evaluating: bool,
+    stopped: bool,
+    pending: VecDeque<Pending>,
+    evaluation: Metrics,
+    rate: Option<f32>,
+}
+
+impl Trainer {
+    /// The plan's options for these settings and data.
+    pub fn options(settings: &Settings, train: &Dataset, evaluation: &Dataset) -> Options {
+        Options {
+            batch: settings.batch,
+            optimizer: settings.optimizer,
+            smoothing: settings.smoothing,
+            train_images: train.len(),
+            eval_images: evaluation.len(),
+        }
+    }
+
+    /// Puts the data and fresh weights in place. The session's plan must be made with [`Trainer::options`].
+    ///
+    /// # Errors
+    /// [`Error::Settings`] and [`Error::Network`] when something is out of range or does not fit together.
+    pub fn new(
+        mut session: Session,
+        settings: Settings,
+        train: &Dataset,
+        evaluation: &Dataset,
+    ) -> Result<Trainer> {
+        settings.check()?;
+        if train.is_empty() || evaluation.is_empty() {
+            return Err(Error::Settings("there are no images to train on or to evaluate".into()));
+        }
+        let network = session.plan.network.clone();
+        for data in [train, evaluation] {
+            network.check_data([data.channels, data.height, data.width], data.classes)?;
+        }
+        session.upload(session.plan.train_data, train)?;
+        session.set_evaluation(evaluation)?;
+        let first = network.initial(settings.seed)?;
+        session.set_parameters(first.iter().map(Vec::as_slice))?;
+        Ok(Trainer {
+            session,
+            settings,
+            images: train.len(),
+            eval_images: evaluation.len(),
+            position: Position::default(),
+            queued: 0,
+            ordered: None,
+            evaluating: false,
+            stopped: false,
+            pending: VecDeque::new(),
+            evaluation: Metrics::default(),
+            rate: None,
+        })
+    }
+
+    /// The session, to read from between steps.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Gives the session back.
+    pub fn into_session(self) -> Session {
+        self.session
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Where the run stands, as far as it has been reported.
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Steps of the whole run.
+    pub fn total_steps(&self) -> u64 {
+        self.settings.total_steps(self.images)
+    }
+
+    /// Steps of an epoch.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.settings.steps_per_epoch(self.images)
+    }
+
+    /// Read-backs that have not arrived: a caller that keeps this at two or less never runs far ahead.
+    pub fn in_flight(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Replaces the schedule by a fixed learning rate, or goes back to it, from the next queued step on.
+    pub fn set_learning_rate(&mut self, rate: Option<f32>) {
+        self.rate = rate;
+    }
+
+    /// Queues at most `most` steps, never beyond the end of the epoch, where it queues the evaluation too.
+    /// Never waits for a GPU.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn advance(&mut self, most: usize) -> Result<Advance> {
+        if self.evaluating {
+            return Ok(Advance::Waiting);
+        }
+        let total = self.total_steps();
+        if self.stopped || self.queued >= total {
+            return Ok(if self.pending.is_empty() { Advance::Done } else { Advance::Waiting });
+        }
+        let per_epoch = self.steps_per_epoch();
+        let epoch = (self.queued / per_epoch) as usize;
+        if self.ordered != Some(epoch) {
+            let order = epoch_order(self.images, self.settings.seed, epoch, self.settings.shuffle);
+            self.session.backend.write(self.session.plan.train_data.order, &order)?;
+            self.ordered = Some(epoch);
+        }
+        let end = ((epoch as u64 + 1) * per_epoch).min(total);
+        let room = self.session.backend.most_steps().min(RING);
+        let count = (end - self.queued).min(most.min(room).max(1) as u64);
+        let batch = self.settings.batch;
+        let mut steps: Vec<Step> = (self.queued..self.queued + count)
+            .map(|step| {
+                let cursor = (step % per_epoch) as usize * batch;
+                let (correction1, correction2) = self.settings.optimizer.corrections(step + 1);
+                Step {
+                    cursor: cursor as u32,
+                    count: batch.min(self.images - cursor) as u32,
+                    slot: 0,
+                    seed: (self.settings.seed as u32).wrapping_add((step as u32).wrapping_mul(0x9E37_79B9)),
+                    learning_rate: self.rate.unwrap_or_else(|| self.settings.rate(step, self.images)),
+                    correction1,
+                    correction2,
+                    reserved: 0,
+                }
+            })
+            .collect();
+        let learning_rate = steps.last().map_or(0.0, |step| step.learning_rate);
+        for (_, readback) in self.session.queue(Phase::Train, &mut steps)? {
+            self.pending.push_back(Pending::Steps { first: self.queued + 1, learning_rate, readback });
+        }
+        self.queued += count;
+        if self.queued == end {
+            let mut steps = self.session.evaluation_steps(self.eval_images);
+            let readbacks = self.session.queue(Phase::Evaluate, &mut steps)?;
+            let last = readbacks.len() - 1;
+            for (i, (_, readback)) in readbacks.into_iter().enumerate() {
+                self.pending.push_back(Pending::Evaluation { last: i == last, readback });
+            }
+            self.evaluating = true;
+        }
+        Ok(Advance::Queued(count as usize))
+    }
+
+    /// The next event, if it has arrived. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] with the step whose loss or gradient is not finite, and what the device reports.
+    pub fn poll(&mut self) -> Result<Option<Event>> {
+        loop {
+            let Some(pending) = self.pending.front_mut() else { return Ok(None) };
+            let (Pending::Steps { readback, .. } | Pending::Evaluation { readback, .. }) = pending;
+            let Some(records) = readback.take() else { return Ok(None) };
+            if let Some(event) = self.arrived(&records?)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// The next event; `None` when nothing is queued.
+    ///
+    /// # Errors
+    /// As [`Trainer::poll`].
+    pub async fn event(&mut self) -> Result<Option<Event>> {
+        loop {
+            let Some(pending) = self.pending.front_mut() else { return Ok(None) };
+            let (Pending::Steps { readback, .. } | Pending::Evaluation { readback, .. }) = pending;
+            let records = readback.await?;
+            if let Some(event) = self.arrived(&records)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// Takes the first pending read-back off the queue.
+    fn arrived(&mut self, records: &[u32]) -> Result<Option<Event>> {
+        match self.pending.pop_front() {
+            Some(Pending::Steps { first, learning_rate, .. }) => {
+                let mut metrics = Vec::with_capacity(records.len() / RECORD);
+                for (step, record) in (first..).zip(records.chunks_exact(RECORD)) {
+                    if record[3] != 0 {
+                        self.stopped = true;
+                        let what = if record[3] & LOSS_NOT_FINITE != 0 { "loss" } else { "gradient" };
+                        return Err(Error::NotFinite { step, what });
+                    }
+                    let mut one = Metrics::default();
+                    one.add(record);
+                    self.position.epoch.add(record);
+                    self.position.step = step;
+                    metrics.push(one);
+                }
+                Ok(Some(Event::Steps { first, metrics, learning_rate }))
+            }
+            Some(Pending::Evaluation { last, .. }) => {
+                records.chunks_exact(RECORD).for_each(|record| self.evaluation.add(record));
+                Ok(last.then(|| self.end_of_epoch()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn end_of_epoch(&mut self) -> Event {
+        let evaluation = std::mem::take(&mut self.evaluation);
+        let loss = evaluation.loss();
+        let best = self.position.best == 0 || loss < f64::from_bits(self.position.best);
+        if best {
+            self.position.best = loss.to_bits();
+            self.position.stale = 0;
+        } else {
+            self.position.stale += 1;
+        }
+        self.stopped |= self.settings.early_stop.is_some_and(|most| self.position.stale >= most);
+        self.evaluating = false;
+        let step = self.position.step;
+        // The last epoch of a run that `steps` cut short may be a part of one.
+        let epoch = step.div_ceil(self.steps_per_epoch()) as usize;
+        Event::Epoch { epoch, step, train: std::mem::take(&mut self.position.epoch), evaluation, best }
+    }
+
+    /// All that a resumed run needs. Only what has been reported is in it when nothing is in flight: take
+    /// events until there are no more, then a snapshot.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub async fn snapshot(&mut self) -> Result<Snapshot> {
+        let used = |range: Range, plan: &Plan| range.len == plan.parameters.len;
+        let (moment1, moment2) = (self.session.plan.moment1, self.session.plan.moment2);
+        let parameters = self.session.parameters().await?;
+        let moment1 =
+            if used(moment1, &self.session.plan) { self.session.read(moment1).await? } else { Vec::new() };
+        let moment2 =
+            if used(moment2, &self.session.plan) { self.session.read(moment2).await? } else { Vec::new() };
+        Ok(Snapshot { position: self.position, parameters, moment1, moment2 })
+    }
+
+    /// Continues from a snapshot of a run with the same settings and data: on the same backend, with the same
+    /// bits as if it had never stopped.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when a length differs.
+    pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
+        let plan = &self.session.plan;
+        let parts = [
+            (plan.parameters, &snapshot.parameters),
+            (plan.moment1, &snapshot.moment1),
+            (plan.moment2, &snapshot.moment2),
+        ];
+        for (range, values) in parts {
+            let len = if range.len == plan.parameters.len { range.len } else { 0 };
+            if values.len() != len {
+                let what = format!("the snapshot holds {} values, expected {len}", values.len());
+                return Err(Error::Settings(what));
+            }
+        }
+        for (range, values) in parts {
+            self.session.backend.write(range, bytemuck::cast_slice(values))?;
+        }
+        self.pending.clear();
+        self.evaluating = false;
+        self.stopped = self.settings.early_stop.is_some_and(|most| snapshot.position.stale >= most);
+        self.evaluation = Metrics::default();
+        self.position = snapshot.position;
+        self.queued = snapshot.position.step;
+        Ok(())
+    }
+}
