@@ -1,159 +1,229 @@
-// linear: a fully connected layer and its gradients.
+// linear: a fully connected layer with its activation, and the gradients.
 //
-//     output[n, o]      = bias[o] + Σ i  weight[o, i] · input[n, i]
-//     input_grad[n, i]  = Σ o            weight[o, i] · output_grad[n, o]
-//     weight_grad[o, i] = Σ n            output_grad[n, o] · input[n, i]
-//     bias_grad[o]      = Σ n            output_grad[n, o]
+//     output[n, o]      = f(bias[o] + Σ i  weight[o, i] · input[n, i])
+//     input_grad[n, i]  = Σ o              weight[o, i] · output_grad[n, o] · g′(input[n, i])
+//     weight_grad[o, i] = Σ n              output_grad[n, o] · input[n, i]
+//     bias_grad[o]      = Σ n              output_grad[n, o]
 //
-// Weights are out × in, as in PyTorch. Activations lie in blocks of 16 images, the image varying fastest
-// (see conv2d.wgsl); a picture is its own flattening, in the order channel, row, column.
+// `output_grad` is the gradient before f: whoever makes it multiplies by f′, as `input_gradient` does here by
+// g′, the derivative of the activation that made this layer's input (INPUT_ACTIVATION), by its own value.
+// Weights are out × in, as in PyTorch. A picture is its own flattening, in the order channel, row, column.
 //
-// Who computes what: in `forward` and `input_gradient` a workgroup of 64 is 4 blocks of 16 images, and each
-// invocation holds 8 sums of its image, so that all 64 read the same weights. In `weight_gradient` an
-// invocation holds a tile of 4 × 4 weights and runs over the images of every SPLITS-th block, four at a time;
-// each split writes its own partial sum, which the optimizer adds up. The tile after the last holds the bias.
+// Layout: activations lie in blocks of 16 images, the image varying fastest (see conv2d.wgsl); here they are
+// taken four images at a time, so that every load is a vec4. In `forward` and `input_gradient` an invocation
+// holds 8 features of 4 images, and a workgroup of 64 is 64 images × 32 features. In `weight_gradient` it holds
+// a tile of 4 outputs × 8 inputs and runs over the images of every SPLITS-th block; each split writes its own
+// partial sum, which the optimizer adds up. The tile after a row's last holds the bias.
 
 override INPUTS: u32;
 override OUTPUTS: u32;
 override BIAS: bool;
-override BLOCKS: u32;      // blocks of 16 images in the batch
-override SPLITS: u32;      // partial sums of weight_gradient
+override ACTIVATION: u32 = 99;          // of this layer; 99 is none
+override INPUT_ACTIVATION: u32 = 99;    // of the layer before, where `input_gradient` applies its derivative
+override BLOCKS: u32;                   // blocks of 16 images in the batch
+override SPLITS: u32;                   // partial sums of `weight_gradient`
 
-override INPUT_TILES = (INPUTS + 3) / 4;
+override QUADS = BLOCKS * 4;            // of images
+override QUAD_GROUPS = (BLOCKS + 3) / 4;
+override INPUT_TILES = (INPUTS + 7) / 8;
+override OUTPUT_TILES = (OUTPUTS + 3) / 4;
+override ROW_TILES = INPUT_TILES + select(0u, 1u, BIAS);
+override WEIGHT_GROUPS = (SPLITS * OUTPUT_TILES * ROW_TILES + 63) / 64;
 // Each partial sum starts on a 256-byte boundary.
 override WEIGHT_STRIDE = (INPUTS * OUTPUTS + 63) / 64 * 64;
 override BIAS_STRIDE = (OUTPUTS + 63) / 64 * 64;
 
-const LANES = 16u;
+const LOW = vec4(0u, 1u, 2u, 3u);
 
-@group(0) @binding(0) var<storage, read> input: array<f32>;
-@group(0) @binding(1) var<storage, read> weight: array<f32>;
+// The activations whose derivative is a function of their value; the numbers are activation.wgsl's.
+const RELU = 0u;
+const SIGMOID = 2u;
+const TANH = 3u;
+const SCALED_TANH = 4u;
+
+@group(0) @binding(0) var<storage, read> input: array<vec4<f32>>;
+@group(0) @binding(1) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> output: array<f32>;
-@group(0) @binding(4) var<storage, read> output_grad: array<f32>;
-@group(0) @binding(5) var<storage, read_write> input_grad: array<f32>;
+@group(0) @binding(3) var<storage, read_write> output: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> output_grad: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> input_grad: array<vec4<f32>>;
 @group(0) @binding(6) var<storage, read_write> weight_grad: array<f32>;
 @group(0) @binding(7) var<storage, read_write> bias_grad: array<f32>;
-// The same buffers, four images at a time.
-@group(0) @binding(8) var<storage, read> input_by_4: array<vec4<f32>>;
-@group(0) @binding(9) var<storage, read> output_grad_by_4: array<vec4<f32>>;
+
+fn activate(z: vec4<f32>) -> vec4<f32> {
+    switch (ACTIVATION) {
+        case RELU: { return max(z, vec4(0.0)); }
+        case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
+        case TANH: { return tanh(clamp(z, vec4(-15.0), vec4(15.0))); }
+        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), vec4(-15.0), vec4(15.0))); }
+        default: { return z; }
+    }
+}
+
+// The derivative of the input's activation where its value is `y`.
+fn slope(y: vec4<f32>) -> vec4<f32> {
+    switch (INPUT_ACTIVATION) {
+        case RELU: { return select(vec4(0.0), vec4(1.0), y > vec4(0.0)); }
+        case SIGMOID: { return y * (1.0 - y); }
+        case TANH: { return 1.0 - y * y; }
+        case SCALED_TANH: { return 1.7159 * (2.0 / 3.0) - y * y * (2.0 / 3.0 / 1.7159); }
+        default: { return vec4(1.0); }
+    }
+}
+
+// Four neighbouring weights; one load where rows are whole vectors. What lies beyond a row is not used.
+fn weights(at: u32) -> vec4<f32> {
+    if (INPUTS % 4u == 0u) {
+        return weight[at / 4u];
+    }
+    let next = at + LOW;
+    return vec4(weight[next.x / 4u][next.x % 4u], weight[next.y / 4u][next.y % 4u], weight[next.z / 4u][next.z % 4u], weight[next.w / 4u][next.w % 4u]);
+}
+
+fn start(o: u32) -> vec4<f32> {
+    if (BIAS) {
+        return vec4(bias[min(o, OUTPUTS - 1u)]);
+    }
+    return vec4(0.0);
+}
+
+// Where four images of a feature lie.
+fn place(quad: u32, features: u32, feature: u32) -> u32 {
+    return (quad / 4u * features + feature) * 4u + quad % 4u;
+}
 
 @compute @workgroup_size(64)
 fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let lane = invocation % LANES;
-    let block = workgroup.x * 4u + invocation / LANES;
-    if (block >= BLOCKS) {
+    let quad = workgroup.x * 16u + invocation % 16u;
+    let first = (workgroup.y * 4u + invocation / 16u) * 8u;
+    if (quad >= QUADS || first >= OUTPUTS) {
         return;
     }
-    let first = workgroup.y * 8u;
+    var sum0 = start(first);
+    var sum1 = start(first + 1u);
+    var sum2 = start(first + 2u);
+    var sum3 = start(first + 3u);
+    var sum4 = start(first + 4u);
+    var sum5 = start(first + 5u);
+    var sum6 = start(first + 6u);
+    var sum7 = start(first + 7u);
     // Rows beyond the last repeat it: they are computed and not stored.
-    let low = min(first + vec4(0u, 1u, 2u, 3u), vec4(OUTPUTS - 1u));
-    let high = min(first + vec4(4u, 5u, 6u, 7u), vec4(OUTPUTS - 1u));
-    var sum0 = vec4(0.0);
-    var sum1 = vec4(0.0);
-    if (BIAS) {
-        sum0 = vec4(bias[low.x], bias[low.y], bias[low.z], bias[low.w]);
-        sum1 = vec4(bias[high.x], bias[high.y], bias[high.z], bias[high.w]);
+    let low = min(first + LOW, vec4(OUTPUTS - 1u)) * INPUTS;
+    let high = min(first + 4u + LOW, vec4(OUTPUTS - 1u)) * INPUTS;
+    let at = place(quad, INPUTS, 0u);
+    let whole = INPUTS / 4u * 4u;
+    for (var i = 0u; i < whole; i += 4u) {
+        let x = mat4x4(input[at + i * 4u], input[at + i * 4u + 4u], input[at + i * 4u + 8u], input[at + i * 4u + 12u]);
+        sum0 += x * weights(low.x + i);
+        sum1 += x * weights(low.y + i);
+        sum2 += x * weights(low.z + i);
+        sum3 += x * weights(low.w + i);
+        sum4 += x * weights(high.x + i);
+        sum5 += x * weights(high.y + i);
+        sum6 += x * weights(high.z + i);
+        sum7 += x * weights(high.w + i);
     }
-    let row0 = low * INPUTS;
-    let row1 = high * INPUTS;
-    let start = block * INPUTS * LANES + lane;
-    for (var i = 0u; i < INPUTS; i++) {
-        let x = input[start + i * LANES];
-        sum0 += x * vec4(weight[row0.x + i], weight[row0.y + i], weight[row0.z + i], weight[row0.w + i]);
-        sum1 += x * vec4(weight[row1.x + i], weight[row1.y + i], weight[row1.z + i], weight[row1.w + i]);
+    for (var i = whole; i < INPUTS; i++) {
+        let x = input[at + i * 4u];
+        sum0 += x * weights(low.x + i).x;
+        sum1 += x * weights(low.y + i).x;
+        sum2 += x * weights(low.z + i).x;
+        sum3 += x * weights(low.w + i).x;
+        sum4 += x * weights(high.x + i).x;
+        sum5 += x * weights(high.y + i).x;
+        sum6 += x * weights(high.z + i).x;
+        sum7 += x * weights(high.w + i).x;
     }
-    let at = (block * OUTPUTS + first) * LANES + lane;
+    let there = place(quad, OUTPUTS, first);
     let rows = OUTPUTS - first;
-    output[at] = sum0.x;
-    if (rows > 1u) { output[at + LANES] = sum0.y; }
-    if (rows > 2u) { output[at + 2u * LANES] = sum0.z; }
-    if (rows > 3u) { output[at + 3u * LANES] = sum0.w; }
-    if (rows > 4u) { output[at + 4u * LANES] = sum1.x; }
-    if (rows > 5u) { output[at + 5u * LANES] = sum1.y; }
-    if (rows > 6u) { output[at + 6u * LANES] = sum1.z; }
-    if (rows > 7u) { output[at + 7u * LANES] = sum1.w; }
+    output[there] = activate(sum0);
+    if (rows > 1u) { output[there + 4u] = activate(sum1); }
+    if (rows > 2u) { output[there + 8u] = activate(sum2); }
+    if (rows > 3u) { output[there + 12u] = activate(sum3); }
+    if (rows > 4u) { output[there + 16u] = activate(sum4); }
+    if (rows > 5u) { output[there + 20u] = activate(sum5); }
+    if (rows > 6u) { output[there + 24u] = activate(sum6); }
+    if (rows > 7u) { output[there + 28u] = activate(sum7); }
 }
 
-@compute @workgroup_size(64)
-fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let lane = invocation % LANES;
-    let block = workgroup.x * 4u + invocation / LANES;
-    if (block >= BLOCKS) {
+fn store_input_grad(at: u32, value: vec4<f32>) {
+    if (INPUT_ACTIVATION == 99u) {
+        input_grad[at] = value;
+    } else {
+        input_grad[at] = value * slope(input[at]);
+    }
+}
+
+fn input_part(invocation: u32, workgroup: u32) {
+    let quad = workgroup % QUAD_GROUPS * 16u + invocation % 16u;
+    let first = (workgroup / QUAD_GROUPS * 4u + invocation / 16u) * 8u;
+    if (quad >= QUADS || first >= INPUTS) {
         return;
     }
-    let first = workgroup.y * 8u;
-    let low = min(first + vec4(0u, 1u, 2u, 3u), vec4(INPUTS - 1u));
-    let high = min(first + vec4(4u, 5u, 6u, 7u), vec4(INPUTS - 1u));
     var sum0 = vec4(0.0);
     var sum1 = vec4(0.0);
-    let start = block * OUTPUTS * LANES + lane;
+    var sum2 = vec4(0.0);
+    var sum3 = vec4(0.0);
+    var sum4 = vec4(0.0);
+    var sum5 = vec4(0.0);
+    var sum6 = vec4(0.0);
+    var sum7 = vec4(0.0);
+    let at = place(quad, OUTPUTS, 0u);
     for (var o = 0u; o < OUTPUTS; o++) {
-        let g = output_grad[start + o * LANES];
-        let row = o * INPUTS;
-        sum0 += g * vec4(weight[row + low.x], weight[row + low.y], weight[row + low.z], weight[row + low.w]);
-        sum1 += g * vec4(weight[row + high.x], weight[row + high.y], weight[row + high.z], weight[row + high.w]);
+        let g = output_grad[at + o * 4u];
+        let low = weights(o * INPUTS + first);
+        let high = weights(o * INPUTS + first + 4u);
+        sum0 += g * low.x;
+        sum1 += g * low.y;
+        sum2 += g * low.z;
+        sum3 += g * low.w;
+        sum4 += g * high.x;
+        sum5 += g * high.y;
+        sum6 += g * high.z;
+        sum7 += g * high.w;
     }
-    let at = (block * INPUTS + first) * LANES + lane;
+    let there = place(quad, INPUTS, first);
     let rows = INPUTS - first;
-    input_grad[at] = sum0.x;
-    if (rows > 1u) { input_grad[at + LANES] = sum0.y; }
-    if (rows > 2u) { input_grad[at + 2u * LANES] = sum0.z; }
-    if (rows > 3u) { input_grad[at + 3u * LANES] = sum0.w; }
-    if (rows > 4u) { input_grad[at + 4u * LANES] = sum1.x; }
-    if (rows > 5u) { input_grad[at + 5u * LANES] = sum1.y; }
-    if (rows > 6u) { input_grad[at + 6u * LANES] = sum1.z; }
-    if (rows > 7u) { input_grad[at + 7u * LANES] = sum1.w; }
+    store_input_grad(there, sum0);
+    if (rows > 1u) { store_input_grad(there + 4u, sum1); }
+    if (rows > 2u) { store_input_grad(there + 8u, sum2); }
+    if (rows > 3u) { store_input_grad(there + 12u, sum3); }
+    if (rows > 4u) { store_input_grad(there + 16u, sum4); }
+    if (rows > 5u) { store_input_grad(there + 20u, sum5); }
+    if (rows > 6u) { store_input_grad(there + 24u, sum6); }
+    if (rows > 7u) { store_input_grad(there + 28u, sum7); }
 }
 
-// Four weights of one row, as far as the row has them.
-fn store_weight_grad(at: u32, columns: u32, value: vec4<f32>) {
-    weight_grad[at] = value.x;
-    if (columns > 1u) { weight_grad[at + 1u] = value.y; }
-    if (columns > 2u) { weight_grad[at + 2u] = value.z; }
-    if (columns > 3u) { weight_grad[at + 3u] = value.w; }
+// Eight weights of one row, as far as the row has them.
+fn store_weight_grad(at: u32, columns: u32, low: vec4<f32>, high: vec4<f32>) {
+    weight_grad[at] = low.x;
+    if (columns > 1u) { weight_grad[at + 1u] = low.y; }
+    if (columns > 2u) { weight_grad[at + 2u] = low.z; }
+    if (columns > 3u) { weight_grad[at + 3u] = low.w; }
+    if (columns > 4u) { weight_grad[at + 4u] = high.x; }
+    if (columns > 5u) { weight_grad[at + 5u] = high.y; }
+    if (columns > 6u) { weight_grad[at + 6u] = high.z; }
+    if (columns > 7u) { weight_grad[at + 7u] = high.w; }
 }
 
-@compute @workgroup_size(64)
-fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let tile = workgroup.x * 64u + invocation;
-    let first_output = workgroup.y * 4u;
-    let split = workgroup.z;
+fn weight_part(invocation: u32, workgroup: u32) {
+    let index = workgroup * 64u + invocation;
+    let tile = index % ROW_TILES;
+    let first_output = index / ROW_TILES % OUTPUT_TILES * 4u;
+    let split = index / (ROW_TILES * OUTPUT_TILES);
+    if (split >= SPLITS) {
+        return;
+    }
     // In units of four images.
-    let o = min(first_output + vec4(0u, 1u, 2u, 3u), vec4(OUTPUTS - 1u)) * 4u;
-    if (tile < INPUT_TILES) {
-        let first = tile * 4u;
-        let i = min(first + vec4(0u, 1u, 2u, 3u), vec4(INPUTS - 1u)) * 4u;
-        // sum0 holds the four weights of the first output, and so on.
-        var sum0 = vec4(0.0);
-        var sum1 = vec4(0.0);
-        var sum2 = vec4(0.0);
-        var sum3 = vec4(0.0);
-        for (var block = split; block < BLOCKS; block += SPLITS) {
-            for (var k = 0u; k < 4u; k++) {
-                let at = block * INPUTS * 4u + k;
-                let x = mat4x4(input_by_4[at + i.x], input_by_4[at + i.y], input_by_4[at + i.z], input_by_4[at + i.w]);
-                let there = block * OUTPUTS * 4u + k;
-                sum0 += output_grad_by_4[there + o.x] * x;
-                sum1 += output_grad_by_4[there + o.y] * x;
-                sum2 += output_grad_by_4[there + o.z] * x;
-                sum3 += output_grad_by_4[there + o.w] * x;
-            }
-        }
-        let at = split * WEIGHT_STRIDE + first_output * INPUTS + first;
-        let columns = INPUTS - first;
-        store_weight_grad(at, columns, sum0);
-        if (first_output + 1u < OUTPUTS) { store_weight_grad(at + INPUTS, columns, sum1); }
-        if (first_output + 2u < OUTPUTS) { store_weight_grad(at + 2u * INPUTS, columns, sum2); }
-        if (first_output + 3u < OUTPUTS) { store_weight_grad(at + 3u * INPUTS, columns, sum3); }
-    } else if (BIAS && tile == INPUT_TILES) {
+    let o = min(first_output + LOW, vec4(OUTPUTS - 1u)) * 4u;
+    if (tile == INPUT_TILES) {
+        let ones = vec4(1.0);
         var sum = vec4(0.0);
         for (var block = split; block < BLOCKS; block += SPLITS) {
             for (var k = 0u; k < 4u; k++) {
                 let there = block * OUTPUTS * 4u + k;
-                let ones = vec4(1.0);
-                sum += vec4(dot(output_grad_by_4[there + o.x], ones), dot(output_grad_by_4[there + o.y], ones),
-                    dot(output_grad_by_4[there + o.z], ones), dot(output_grad_by_4[there + o.w], ones));
+                sum += vec4(dot(output_grad[there + o.x], ones), dot(output_grad[there + o.y], ones),
+                    dot(output_grad[there + o.z], ones), dot(output_grad[there + o.w], ones));
             }
         }
         let at = split * BIAS_STRIDE + first_output;
@@ -161,5 +231,64 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
         if (first_output + 1u < OUTPUTS) { bias_grad[at + 1u] = sum.y; }
         if (first_output + 2u < OUTPUTS) { bias_grad[at + 2u] = sum.z; }
         if (first_output + 3u < OUTPUTS) { bias_grad[at + 3u] = sum.w; }
+        return;
+    }
+    let first = tile * 8u;
+    let low = min(first + LOW, vec4(INPUTS - 1u)) * 4u;
+    let high = min(first + 4u + LOW, vec4(INPUTS - 1u)) * 4u;
+    // low0 holds four weights of the first output, and so on.
+    var low0 = vec4(0.0);
+    var low1 = vec4(0.0);
+    var low2 = vec4(0.0);
+    var low3 = vec4(0.0);
+    var high0 = vec4(0.0);
+    var high1 = vec4(0.0);
+    var high2 = vec4(0.0);
+    var high3 = vec4(0.0);
+    for (var block = split; block < BLOCKS; block += SPLITS) {
+        for (var k = 0u; k < 4u; k++) {
+            let at = block * INPUTS * 4u + k;
+            let x = mat4x4(input[at + low.x], input[at + low.y], input[at + low.z], input[at + low.w]);
+            let y = mat4x4(input[at + high.x], input[at + high.y], input[at + high.z], input[at + high.w]);
+            let there = block * OUTPUTS * 4u + k;
+            let g0 = output_grad[there + o.x];
+            let g1 = output_grad[there + o.y];
+            let g2 = output_grad[there + o.z];
+            let g3 = output_grad[there + o.w];
+            low0 += g0 * x;
+            low1 += g1 * x;
+            low2 += g2 * x;
+            low3 += g3 * x;
+            high0 += g0 * y;
+            high1 += g1 * y;
+            high2 += g2 * y;
+            high3 += g3 * y;
+        }
+    }
+    let at = split * WEIGHT_STRIDE + first_output * INPUTS + first;
+    let columns = INPUTS - first;
+    store_weight_grad(at, columns, low0, high0);
+    if (first_output + 1u < OUTPUTS) { store_weight_grad(at + INPUTS, columns, low1, high1); }
+    if (first_output + 2u < OUTPUTS) { store_weight_grad(at + 2u * INPUTS, columns, low2, high2); }
+    if (first_output + 3u < OUTPUTS) { store_weight_grad(at + 3u * INPUTS, columns, low3, high3); }
+}
+
+@compute @workgroup_size(64)
+fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    weight_part(invocation, workgroup.x);
+}
+
+@compute @workgroup_size(64)
+fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    input_part(invocation, workgroup.x);
+}
+
+// Both in one launch: the first WEIGHT_GROUPS workgroups sum the weights' gradient, the others the input's.
+@compute @workgroup_size(64)
+fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x < WEIGHT_GROUPS) {
+        weight_part(invocation, workgroup.x);
+    } else {
+        input_part(invocation, workgroup.x - WEIGHT_GROUPS);
     }
 }

@@ -1,6 +1,6 @@
 //! The one error type of the crate: each variant says what its reader can mend.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What can go wrong, by what the reader can mend.
 ///
@@ -67,9 +67,10 @@ pub enum Error {
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+#[cfg(not(target_arch = "wasm32"))]
 impl Error {
     /// Ties an operating-system error to the file it concerns.
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }
 }

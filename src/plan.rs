@@ -503,7 +503,14 @@ fn conv_geometry(layer: &Placed, batch: usize) -> Option<conv2d::Geometry> {
 
 fn linear_geometry(layer: &Placed, batch: usize) -> Option<linear::Geometry> {
     let Layer::Linear(l) = &layer.layer else { return None };
-    Some(linear::Geometry { inputs: layer.input.len(), outputs: l.outputs, bias: l.bias, batch })
+    Some(linear::Geometry {
+        inputs: layer.input.len(),
+        outputs: l.outputs,
+        bias: l.bias,
+        activation: None,
+        input_activation: None,
+        batch,
+    })
 }
 
 /// The operation of a layer, or none where it only renames dimensions.

@@ -148,6 +148,24 @@ impl Activation {
         }
     }
 
+    /// Whether the derivative is a function of the value, so that a launch can end with the activation and a
+    /// later one multiply by its derivative without having kept the argument.
+    pub fn by_value(self) -> bool {
+        matches!(self, Activation::Relu | Activation::Sigmoid | Activation::Tanh | Activation::ScaledTanh)
+    }
+
+    /// `f′(x)` where `f(x) = y`, for activations that are [`Activation::by_value`]; 1 for others.
+    #[inline(always)]
+    pub fn slope_by_value(self, y: f32) -> f32 {
+        match self {
+            Activation::Relu => f32::from(y > 0.0),
+            Activation::Sigmoid => y * (1.0 - y),
+            Activation::Tanh => 1.0 - y * y,
+            Activation::ScaledTanh => 1.7159 * (2.0 / 3.0) - y * y * (2.0 / 3.0 / 1.7159),
+            _ => 1.0,
+        }
+    }
+
     fn launch(self, entry: &'static str, bindings: &[(&str, Range)], twin: super::Twin) -> Result<Launch> {
         let elements = bindings[0].1.len;
         let (kind, slope) = self.code();
@@ -190,6 +208,11 @@ impl Activation {
         let bindings = [("input", input), ("output_grad", output_grad), ("input_grad", input_grad)];
         self.launch("backward", &bindings, Arc::new(twin))
     }
+}
+
+/// The number by which launches that end with an activation, or multiply by its derivative, know it.
+pub(crate) fn fused_code(activation: Option<Activation>) -> f64 {
+    activation.filter(|activation| activation.by_value()).map_or(99.0, |activation| f64::from(activation.code().0))
 }
 
 /// Elements that a thread takes at once.

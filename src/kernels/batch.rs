@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Args, LANES, Launch, Range, WORKGROUP, blocks};
+use super::{Args, LANES, Launch, Range, Step, WORKGROUP, blocks};
 use crate::error::Result;
 
 /// Shapes and normalisation of the gather.
@@ -38,7 +38,8 @@ pub struct Buffers {
 }
 
 impl Geometry {
-    fn features(&self) -> usize {
+    /// Elements of one image as the network sees it.
+    pub fn features(&self) -> usize {
         self.channels * (self.height + 2 * self.pad) * (self.width + 2 * self.pad)
     }
 
@@ -62,15 +63,16 @@ impl Geometry {
             grid,
             &bindings,
             3 * pixels,
-            Arc::new(move |args| gather(&self, args)),
+            Arc::new(move |args: &mut Args<'_>| {
+                let (images, order) = (args.u32("images"), args.u32("order"));
+                gather(&self, args.step, images, order, args.f32_mut("output"));
+            }),
         )?;
         Ok(launch.with_bytes(pixels + 4 * (features * blocks(self.batch) * LANES + self.batch) as u64))
     }
 }
 
-fn gather(g: &Geometry, args: &mut Args<'_>) {
-    let step = args.step;
-    let (images, order, output) = (args.u32("images"), args.u32("order"), args.f32_mut("output"));
+pub(super) fn gather(g: &Geometry, step: Step, images: &[u32], order: &[u32], output: &mut [f32]) {
     let bytes: &[u8] = bytemuck::cast_slice(images);
     let pixels = g.channels * g.height * g.width;
     let (height, width) = (g.height + 2 * g.pad, g.width + 2 * g.pad);

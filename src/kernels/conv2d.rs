@@ -68,7 +68,7 @@ impl Geometry {
         self.in_channels / self.groups
     }
 
-    fn group_out(&self) -> usize {
+    pub(super) fn group_out(&self) -> usize {
         self.out_channels / self.groups
     }
 
@@ -128,7 +128,10 @@ impl Geometry {
         let bindings = [("input", b.input), ("weight", b.weight), ("bias", b.bias), ("output", b.output)];
         let flop = 2 * self.multiply_adds() * self.batch as u64;
         let scratch = Mutex::default();
-        let twin = move |args: &mut Args<'_>| forward(&self, &scratch, args);
+        let twin = move |args: &mut Args<'_>| {
+            let bias = if self.bias { args.f32("bias") } else { &[] };
+            forward(&self, &scratch, args.f32("input"), args.f32("weight"), bias, args.f32_mut("output"));
+        };
         Launch::new(("conv2d", "forward"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
     }
 
@@ -139,7 +142,10 @@ impl Geometry {
         let bindings = [("weight", b.weight), ("output_grad", g.output), ("input_grad", input_grad)];
         let flop = 2 * self.multiply_adds() * self.batch as u64;
         let scratch = Mutex::default();
-        let twin = move |args: &mut Args<'_>| input_gradient(&self, &scratch, args);
+        let twin = move |args: &mut Args<'_>| {
+            let input_grad = args.f32_mut("input_grad");
+            input_gradient(&self, &scratch, args.f32("weight"), args.f32("output_grad"), input_grad);
+        };
         Launch::new(("conv2d", "input_gradient"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
     }
 
@@ -150,13 +156,25 @@ impl Geometry {
             [("input", b.input), ("output_grad", g.output), ("weight_grad", g.weight), ("bias_grad", g.bias)];
         let flop = 2 * self.multiply_adds() * self.batch as u64;
         let scratch = Mutex::default();
-        let twin = move |args: &mut Args<'_>| weight_gradient(&self, &scratch, args);
+        let twin = move |args: &mut Args<'_>| {
+            let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+            let splits = Splits { blocks: self.splits(), rows: 1 };
+            weight_gradient(
+                &self,
+                splits,
+                &scratch,
+                args.f32("input"),
+                args.f32("output_grad"),
+                weight_grad,
+                bias_grad,
+            );
+        };
         Launch::new(("conv2d", "weight_gradient"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
     }
 }
 
 /// Memory that a twin keeps between steps, so that it is not allocated and zeroed each time.
-type Scratch = Mutex<Vec<f32>>;
+pub(super) type Scratch = Mutex<Vec<f32>>;
 
 /// Output channels that a thread takes at once.
 const TILE: usize = 4;
@@ -302,7 +320,7 @@ fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, shift: isize, 
 }
 
 /// The input with its columns of padding, and its width; the input itself where there is none.
-fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<f32>) -> (&'a [f32], usize) {
+pub(super) fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<f32>) -> (&'a [f32], usize) {
     let width = g.in_size[1] + 2 * g.pad[1];
     if g.pad[1] == 0 {
         return (input, width);
@@ -317,7 +335,7 @@ fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<f32>) -
 }
 
 /// The output channels, group by group, in tiles: (block, first channel, channels).
-fn channel_tiles(
+pub(super) fn channel_tiles(
     blocks: usize,
     groups: usize,
     group: usize,
@@ -327,15 +345,31 @@ fn channel_tiles(
     })
 }
 
-fn forward(g: &Geometry, scratch: &Scratch, args: &mut Args<'_>) {
-    let (weight, output) = (args.f32("weight"), args.f32_mut("output"));
-    let bias = if g.bias { args.f32("bias") } else { &[] };
+fn forward(g: &Geometry, scratch: &Scratch, input: &[f32], weight: &[f32], bias: &[f32], output: &mut [f32]) {
     let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (input, in_width) = with_padding(g, args.f32("input"), &mut scratch);
+    let (input, _) = with_padding(g, input, &mut scratch);
+    let plane = g.out_size[0] * g.out_size[1] * LANES;
+    let work = channel_tiles(blocks(g.batch), g.groups, g.group_out());
+    let outputs = cut(output, work.clone().map(|(_, _, n)| n * plane));
+    work.zip(outputs)
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .for_each(|(tile, output)| forward_tile(g, tile, input, weight, bias, output));
+}
+
+/// A few output channels of one block, from an input that has its columns of padding.
+pub(super) fn forward_tile(
+    g: &Geometry,
+    (block, first, channels): (usize, usize, usize),
+    input: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    output: &mut [f32],
+) {
     let shape = Correlation {
         in_channels: g.group_in(),
         in_height: g.in_size[0],
-        in_width,
+        in_width: g.in_size[1] + 2 * g.pad[1],
         out_size: g.out_size,
         kernel: g.kernel,
         stride: g.stride,
@@ -343,26 +377,25 @@ fn forward(g: &Geometry, scratch: &Scratch, args: &mut Args<'_>) {
         pad_rows: g.pad[0] as isize,
         spread_rows: 1,
     };
-    let plane = g.out_size[0] * g.out_size[1] * LANES;
-    let group_input = g.group_in() * g.in_size[0] * in_width * LANES;
-    let work = channel_tiles(blocks(g.batch), g.groups, g.group_out());
-    let outputs = cut(output, work.clone().map(|(_, _, n)| n * plane));
-    work.zip(outputs).collect::<Vec<_>>().into_par_iter().for_each(|((block, first, channels), output)| {
-        let group = first / g.group_out();
-        vectorize(Correlate {
-            shape,
-            input: &input[(block * g.groups + group) * group_input..][..group_input],
-            weight: &weight[first * g.group_in() * g.taps()..],
-            bias: bias.get(first..).unwrap_or_default(),
-            output,
-            channels,
-        });
+    let group = first / g.group_out();
+    let group_input = g.group_in() * shape.in_height * shape.in_width * LANES;
+    vectorize(Correlate {
+        shape,
+        input: &input[(block * g.groups + group) * group_input..][..group_input],
+        weight: &weight[first * g.group_in() * g.taps()..],
+        bias: bias.get(first..).unwrap_or_default(),
+        output,
+        channels,
     });
 }
 
-fn input_gradient(g: &Geometry, scratch: &Scratch, args: &mut Args<'_>) {
-    let (weight, output_grad, input_grad) =
-        (args.f32("weight"), args.f32("output_grad"), args.f32_mut("input_grad"));
+pub(super) fn input_gradient(
+    g: &Geometry,
+    scratch: &Scratch,
+    weight: &[f32],
+    output_grad: &[f32],
+    input_grad: &mut [f32],
+) {
     let (taps, group_in, group_out) = (g.taps(), g.group_in(), g.group_out());
     // In the correlation that yields the input's gradient, inputs and outputs change places.
     let mut flipped = vec![0.0; weight.len().max(g.weights())];
@@ -415,9 +448,33 @@ fn input_gradient(g: &Geometry, scratch: &Scratch, args: &mut Args<'_>) {
     });
 }
 
-/// The partial sums of a few output channels over the blocks of one split.
+/// Into how many partial sums the weights' gradient is split: by blocks, and by pairs of rows within them.
+#[derive(Clone, Copy)]
+pub(super) struct Splits {
+    pub blocks: usize,
+    pub rows: usize,
+}
+
+impl Splits {
+    fn count(self) -> usize {
+        self.blocks * self.rows
+    }
+
+    /// The blocks of partial sum `split`.
+    fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
+        (split / self.rows..blocks(g.batch)).step_by(self.blocks)
+    }
+
+    /// The rows of the output of partial sum `split`.
+    fn rows(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
+        (0..g.out_size[0]).filter(move |y| y / 2 % self.rows == split % self.rows)
+    }
+}
+
+/// The partial sums of a few output channels over the blocks and rows of one split.
 struct WeightGradient<'a> {
     g: &'a Geometry,
+    splits: Splits,
     in_width: usize,
     input: &'a [f32],
     output_grad: &'a [f32],
@@ -459,13 +516,16 @@ impl WithSimd for WeightGradient<'_> {
             }
             done += channels;
         }
-        let plane = self.g.out_size[0] * self.g.out_size[1] * LANES;
+        let row = self.g.out_size[1] * LANES;
+        let plane = self.g.out_size[0] * row;
         for (o, bias) in self.bias_grad.iter_mut().enumerate() {
             let mut sum = simd.splat_f32s(0.0);
-            for block in (self.split..blocks(self.g.batch)).step_by(self.g.splits()) {
+            for block in self.splits.blocks(self.split, self.g) {
                 let at = (block * self.g.out_channels + self.first + o) * plane;
-                for &value in wide::<S>(&self.output_grad[at..at + plane]) {
-                    sum = simd.add_f32s(sum, value);
+                for y in self.splits.rows(self.split, self.g) {
+                    for &value in wide::<S>(&self.output_grad[at + y * row..][..row]) {
+                        sum = simd.add_f32s(sum, value);
+                    }
                 }
             }
             *bias = simd.reduce_sum_f32s(sum);
@@ -488,8 +548,8 @@ fn tap_sums<S: Simd, const O: usize, const T: usize>(
     let channel = first / g.group_out() * g.group_in() + c;
     let (input, grads) = (wide::<S>(work.input), wide::<S>(work.output_grad));
     let mut sums = [[simd.splat_f32s(0.0); T]; O];
-    for block in (work.split..blocks(g.batch)).step_by(g.splits()) {
-        for y in 0..out_height {
+    for block in work.splits.blocks(work.split, g) {
+        for y in work.splits.rows(work.split, g) {
             let Some(row) = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad[0]) else { continue };
             if row >= g.in_size[0] {
                 continue;
@@ -524,19 +584,25 @@ fn tap_sums<S: Simd, const O: usize, const T: usize>(
     }
 }
 
-fn weight_gradient(g: &Geometry, scratch: &Scratch, args: &mut Args<'_>) {
-    let output_grad = args.f32("output_grad");
-    let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+pub(super) fn weight_gradient(
+    g: &Geometry,
+    splits: Splits,
+    scratch: &Scratch,
+    input: &[f32],
+    output_grad: &[f32],
+    weight_grad: &mut [f32],
+    bias_grad: &mut [f32],
+) {
     let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (input, in_width) = with_padding(g, args.f32("input"), &mut scratch);
+    let (input, in_width) = with_padding(g, input, &mut scratch);
     let row = g.group_in() * g.taps();
-    let work = channel_tiles(g.splits(), g.groups, g.group_out());
+    let work = channel_tiles(splits.count(), g.groups, g.group_out());
     let mut weights = Vec::new();
-    for split in weight_grad.chunks_mut(padded(g.weights())).take(g.splits()) {
+    for split in weight_grad.chunks_mut(padded(g.weights())).take(splits.count()) {
         weights.extend(cut(split, channel_tiles(1, g.groups, g.group_out()).map(|(_, _, n)| n * row)));
     }
     let mut biases: Vec<&mut [f32]> = Vec::new();
-    for split in bias_grad.chunks_mut(padded(g.out_channels)).take(if g.bias { g.splits() } else { 0 }) {
+    for split in bias_grad.chunks_mut(padded(g.out_channels)).take(if g.bias { splits.count() } else { 0 }) {
         biases.extend(cut(split, channel_tiles(1, g.groups, g.group_out()).map(|(_, _, n)| n)));
     }
     biases.resize_with(weights.len(), Default::default);
@@ -544,6 +610,7 @@ fn weight_gradient(g: &Geometry, scratch: &Scratch, args: &mut Args<'_>) {
         |((split, first, channels), (weight_grad, bias_grad))| {
             vectorize(WeightGradient {
                 g,
+                splits,
                 in_width,
                 input,
                 output_grad,

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::activation::{Activation, fused_code};
 use super::simd::{cut, registers, tiles, vectorize, wide, wide_mut};
 use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, padded};
 use crate::error::Result;
 
 /// Shapes of a linear layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
     /// Features of the input.
     pub inputs: usize,
@@ -18,6 +19,10 @@ pub struct Geometry {
     pub outputs: usize,
     /// Whether a bias is added.
     pub bias: bool,
+    /// The activation that ends this layer, if it is one of [`Activation::by_value`].
+    pub activation: Option<Activation>,
+    /// The activation that made the input, if this layer's backward pass multiplies by its derivative.
+    pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
 }
@@ -52,16 +57,22 @@ impl Geometry {
         self.inputs * self.outputs
     }
 
-    /// Partial sums of the weights' gradient: enough to fill a GPU, never more than there are blocks.
-    pub fn splits(&self) -> usize {
-        (4096 / (self.outputs.div_ceil(4) * self.inputs.div_ceil(4))).clamp(1, blocks(self.batch))
+    fn weight_tiles(&self) -> usize {
+        self.outputs.div_ceil(4) * (self.inputs.div_ceil(8) + usize::from(self.bias))
     }
 
-    fn constants(&self) -> [(&'static str, f64); 5] {
+    /// Partial sums of the weights' gradient: enough to fill a GPU, never more than there are blocks.
+    pub fn splits(&self) -> usize {
+        (2048 / self.weight_tiles()).clamp(1, blocks(self.batch))
+    }
+
+    fn constants(&self) -> [(&'static str, f64); 7] {
         [
             ("INPUTS", self.inputs as f64),
             ("OUTPUTS", self.outputs as f64),
             ("BIAS", f64::from(u8::from(self.bias))),
+            ("ACTIVATION", fused_code(self.activation)),
+            ("INPUT_ACTIVATION", fused_code(self.input_activation)),
             ("BLOCKS", blocks(self.batch) as f64),
             ("SPLITS", self.splits() as f64),
         ]
@@ -71,48 +82,72 @@ impl Geometry {
         2 * (self.weights() * self.batch) as u64
     }
 
+    fn weight_groups(&self) -> usize {
+        (self.splits() * self.weight_tiles()).div_ceil(WORKGROUP)
+    }
+
+    fn input_groups(&self) -> usize {
+        blocks(self.batch).div_ceil(4) * self.inputs.div_ceil(32)
+    }
+
     /// The output.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
-        let grid = [blocks(self.batch).div_ceil(4), self.outputs.div_ceil(8), 1];
+        let grid = [blocks(self.batch).div_ceil(4), self.outputs.div_ceil(32), 1];
         let bindings = [("input", b.input), ("weight", b.weight), ("bias", b.bias), ("output", b.output)];
-        let twin = move |args: &mut Args<'_>| forward(&self, args);
+        let twin = move |args: &mut Args<'_>| {
+            let bias = if self.bias { args.f32("bias") } else { &[] };
+            forward(&self, args.f32("input"), args.f32("weight"), bias, args.f32_mut("output"));
+        };
         Launch::new(("linear", "forward"), &self.constants(), grid, &bindings, self.flop(), Arc::new(twin))
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
-        let grid = [blocks(self.batch).div_ceil(4), self.inputs.div_ceil(8), 1];
-        let bindings = [("weight", b.weight), ("output_grad", g.output), ("input_grad", input_grad)];
-        let twin = move |args: &mut Args<'_>| input_gradient(&self, args);
-        Launch::new(
-            ("linear", "input_gradient"),
-            &self.constants(),
-            grid,
-            &bindings,
-            self.flop(),
-            Arc::new(twin),
-        )
+        let bindings =
+            [("input", b.input), ("weight", b.weight), ("output_grad", g.output), ("input_grad", input_grad)];
+        let twin = move |args: &mut Args<'_>| {
+            let input_grad = args.f32_mut("input_grad");
+            input_gradient(&self, args.f32("input"), args.f32("weight"), args.f32("output_grad"), input_grad);
+        };
+        let (entry, grid) = (("linear", "input_gradient"), [self.input_groups(), 1, 1]);
+        Launch::new(entry, &self.constants(), grid, &bindings, self.flop(), Arc::new(twin))
     }
 
     /// The partial sums of the gradients of weights and bias.
     pub fn weight_gradient(self, b: Buffers, g: Gradients) -> Result<Launch> {
-        let across = (self.inputs.div_ceil(4) + usize::from(self.bias)).div_ceil(WORKGROUP);
-        let grid = [across, self.outputs.div_ceil(4), self.splits()];
         let bindings = [
-            ("input_by_4", b.input),
-            ("output_grad_by_4", g.output),
+            ("input", b.input),
+            ("output_grad", g.output),
             ("weight_grad", g.weight),
             ("bias_grad", g.bias),
         ];
-        let twin = move |args: &mut Args<'_>| weight_gradient(&self, args);
-        Launch::new(
-            ("linear", "weight_gradient"),
-            &self.constants(),
-            grid,
-            &bindings,
-            self.flop(),
-            Arc::new(twin),
-        )
+        let twin = move |args: &mut Args<'_>| {
+            let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+            weight_gradient(&self, args.f32("input"), args.f32("output_grad"), weight_grad, bias_grad);
+        };
+        let (entry, grid) = (("linear", "weight_gradient"), [self.weight_groups(), 1, 1]);
+        Launch::new(entry, &self.constants(), grid, &bindings, self.flop(), Arc::new(twin))
+    }
+
+    /// [`Geometry::weight_gradient`] and [`Geometry::input_gradient`] in one launch.
+    pub fn backward(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
+        let bindings = [
+            ("input", b.input),
+            ("weight", b.weight),
+            ("output_grad", g.output),
+            ("weight_grad", g.weight),
+            ("bias_grad", g.bias),
+            ("input_grad", input_grad),
+        ];
+        let twin = move |args: &mut Args<'_>| {
+            let (input, output_grad) = (args.f32("input"), args.f32("output_grad"));
+            let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+            weight_gradient(&self, input, output_grad, weight_grad, bias_grad);
+            let input_grad = args.f32_mut("input_grad");
+            input_gradient(&self, input, args.f32("weight"), output_grad, input_grad);
+        };
+        let (entry, grid) = (("linear", "backward"), [self.weight_groups() + self.input_groups(), 1, 1]);
+        Launch::new(entry, &self.constants(), grid, &bindings, 2 * self.flop(), Arc::new(twin))
     }
 }
 
@@ -180,44 +215,43 @@ fn row_tiles(blocks: usize, rows: usize) -> impl Iterator<Item = (usize, usize, 
     (0..blocks).flat_map(move |block| tiles(rows, TILE).map(move |(first, n)| (block, first, n)))
 }
 
-fn forward(g: &Geometry, args: &mut Args<'_>) {
-    let (input, weight, output) = (args.f32("input"), args.f32("weight"), args.f32_mut("output"));
-    let bias = if g.bias { args.f32("bias") } else { &[] };
+fn forward(g: &Geometry, input: &[f32], weight: &[f32], bias: &[f32], output: &mut [f32]) {
     let work = row_tiles(blocks(g.batch), g.outputs);
     let outputs = cut(output, work.clone().map(|(_, _, n)| n * LANES));
-    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(
-        |((block, first, _), output)| {
-            vectorize(Rows {
-                inputs: g.inputs,
-                across: g.inputs,
-                along: 1,
-                weight: &weight[first * g.inputs..],
-                start: bias.get(first..).unwrap_or_default(),
-                input: &input[block * g.inputs * LANES..][..g.inputs * LANES],
-                output,
-            });
-        },
-    );
+    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(|((block, first, _), output)| {
+        vectorize(Rows {
+            inputs: g.inputs,
+            across: g.inputs,
+            along: 1,
+            weight: &weight[first * g.inputs..],
+            start: bias.get(first..).unwrap_or_default(),
+            input: &input[block * g.inputs * LANES..][..g.inputs * LANES],
+            output,
+        });
+        if let Some(activation) = g.activation {
+            output.iter_mut().for_each(|y| *y = activation.value(*y));
+        }
+    });
 }
 
-fn input_gradient(g: &Geometry, args: &mut Args<'_>) {
-    let (weight, output_grad, input_grad) =
-        (args.f32("weight"), args.f32("output_grad"), args.f32_mut("input_grad"));
+fn input_gradient(g: &Geometry, input: &[f32], weight: &[f32], output_grad: &[f32], input_grad: &mut [f32]) {
     let work = row_tiles(blocks(g.batch), g.inputs);
     let outputs = cut(input_grad, work.clone().map(|(_, _, n)| n * LANES));
-    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(
-        |((block, first, _), output)| {
-            vectorize(Rows {
-                inputs: g.outputs,
-                across: 1,
-                along: g.inputs,
-                weight: &weight[first..],
-                start: &[],
-                input: &output_grad[block * g.outputs * LANES..][..g.outputs * LANES],
-                output,
-            });
-        },
-    );
+    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(|((block, first, _), output)| {
+        vectorize(Rows {
+            inputs: g.outputs,
+            across: 1,
+            along: g.inputs,
+            weight: &weight[first..],
+            start: &[],
+            input: &output_grad[block * g.outputs * LANES..][..g.outputs * LANES],
+            output,
+        });
+        if let Some(activation) = g.input_activation {
+            let input = &input[(block * g.inputs + first) * LANES..];
+            output.iter_mut().zip(input).for_each(|(grad, &y)| *grad *= activation.slope_by_value(y));
+        }
+    });
 }
 
 /// Rows of weights that a thread sums at once.
@@ -300,9 +334,7 @@ fn outer<S: Simd, const O: usize, const I: usize>(
     }
 }
 
-fn weight_gradient(g: &Geometry, args: &mut Args<'_>) {
-    let (input, output_grad) = (args.f32("input_by_4"), args.f32("output_grad_by_4"));
-    let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+fn weight_gradient(g: &Geometry, input: &[f32], output_grad: &[f32], weight_grad: &mut [f32], bias_grad: &mut [f32]) {
     let rows = || tiles(g.outputs, GRADIENT_ROWS);
     let mut weights = Vec::new();
     for split in weight_grad.chunks_mut(padded(g.weights())).take(g.splits()) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::simd::vectorize;
+use super::simd::{Plain, lanes, lanes_mut, vectorize};
 use super::{Args, LANES, Launch, Range, WORKGROUP, blocks};
 use crate::error::Result;
 
@@ -149,28 +149,8 @@ impl Geometry {
             .zip(from.0.par_chunks(len(from.1)))
             .with_min_len(4)
             .enumerate()
-            .for_each(|(i, (to, from))| vectorize(Plane(|| plane(i, from, to))));
+            .for_each(|(i, (to, from))| vectorize(Plain(|| plane(i, from, to))));
     }
-}
-
-/// A closure that is compiled for the widest instruction set.
-struct Plane<F>(F);
-
-impl<F: FnOnce()> pulp::WithSimd for Plane<F> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) {
-        (self.0)();
-    }
-}
-
-fn lanes<T>(plane: &[T], at: usize) -> &[T; LANES] {
-    plane[at * LANES..][..LANES].try_into().expect("LANES elements")
-}
-
-fn lanes_mut<T>(plane: &mut [T], at: usize) -> &mut [T; LANES] {
-    (&mut plane[at * LANES..][..LANES]).try_into().expect("LANES elements")
 }
 
 fn max_forward(g: &Geometry, args: &mut Args<'_>) {
@@ -180,7 +160,7 @@ fn max_forward(g: &Geometry, args: &mut Args<'_>) {
     let work = output.par_chunks_mut(plane).zip(winner.par_chunks_mut(plane));
     work.zip(input.par_chunks(g.in_size[0] * g.in_size[1] * LANES)).with_min_len(4).for_each(
         |((output, winner), input)| {
-            vectorize(Plane(
+            vectorize(Plain(
                 #[inline(always)]
                 || max_plane(g, input, output, winner),
             ))

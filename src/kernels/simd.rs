@@ -31,6 +31,31 @@ pub(crate) fn name() -> String {
     format!("{} floats a register", lanes)
 }
 
+/// A closure that is compiled for the widest instruction set, for loops over [`lanes`] that vectorise by
+/// themselves.
+pub(crate) struct Plain<F>(pub F);
+
+impl<F: FnOnce()> WithSimd for Plain<F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        (self.0)();
+    }
+}
+
+/// The 16 images of place `at`.
+#[inline(always)]
+pub(crate) fn lanes<T>(plane: &[T], at: usize) -> &[T; LANES] {
+    plane[at * LANES..][..LANES].try_into().expect("LANES elements")
+}
+
+/// The 16 images of place `at`.
+#[inline(always)]
+pub(crate) fn lanes_mut<T>(plane: &mut [T], at: usize) -> &mut [T; LANES] {
+    (&mut plane[at * LANES..][..LANES]).try_into().expect("LANES elements")
+}
+
 /// Registers that a block of [`LANES`] images fills.
 #[inline(always)]
 pub(crate) const fn registers<S: Simd>() -> usize {

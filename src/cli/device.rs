@@ -1,0 +1,156 @@
+//! Which device runs the work: `--device auto|cpu|gpu|NAME|INDEX`, and why.
+
+use lenet::backend::{Backend, Cpu, gpu};
+use lenet::plan::{Plan, Program};
+use lenet::train::Session;
+
+use super::{Failure, Outcome};
+
+/// What `--device` says when it is not given.
+pub const AUTO: &str = "auto";
+
+/// A device, chosen.
+pub struct Chosen {
+    /// The `--device` that chooses it again.
+    pub request: String,
+    /// What it is and why, in one line.
+    pub line: String,
+    gpu: Option<gpu::Device>,
+}
+
+impl Chosen {
+    /// Puts a plan on it.
+    pub fn session(&self, plan: Plan) -> Outcome<Session> {
+        let backend = match &self.gpu {
+            None => Backend::cpu(&plan.program),
+            Some(device) => pollster::block_on(Backend::gpu(device, &plan.program))?,
+        };
+        Ok(Session::new(plan, backend))
+    }
+}
+
+/// What the CPU backend calls itself.
+pub fn cpu_name() -> String {
+    Cpu::new(&Program::default()).name()
+}
+
+/// Every adapter, in the order of `lenet info`.
+pub fn adapters() -> Vec<wgpu::Adapter> {
+    pollster::block_on(gpu::adapters())
+}
+
+/// Whether an adapter grants all that the kernels may ask for.
+pub fn suffices(adapter: &wgpu::Adapter) -> bool {
+    wgpu::Limits::default().check_limits(&adapter.limits())
+}
+
+/// How much an adapter is wanted: less is better.
+fn rank(adapter: &wgpu::Adapter) -> u32 {
+    match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    }
+}
+
+fn is_software(adapter: &wgpu::Adapter) -> bool {
+    adapter.get_info().device_type == wgpu::DeviceType::Cpu
+}
+
+/// The best of the adapters that have the default limits.
+fn best(adapters: &[wgpu::Adapter], software: bool) -> Option<&wgpu::Adapter> {
+    let usable = |adapter: &&wgpu::Adapter| suffices(adapter) && (software || !is_software(adapter));
+    adapters.iter().filter(usable).min_by_key(|adapter| rank(adapter))
+}
+
+/// What `auto` takes, and why: an adapter, or the CPU backend where there is none.
+pub fn automatic(adapters: &[wgpu::Adapter]) -> (Option<&wgpu::Adapter>, String) {
+    if let Some(adapter) = best(adapters, false) {
+        let why = match adapter.get_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => "the first discrete GPU",
+            wgpu::DeviceType::IntegratedGpu => "the first integrated GPU; there is no discrete one",
+            _ => "the first GPU; there is neither a discrete nor an integrated one",
+        };
+        return (Some(adapter), why.into());
+    }
+    let why = if let Some(software) = best(adapters, true) {
+        format!(
+            "no GPU found; software adapter {} is used only on request: --device gpu",
+            software.get_info().name
+        )
+    } else if adapters.is_empty() {
+        "no GPU found".into()
+    } else {
+        format!("no adapter has WebGPU's default limits: {}", list(adapters))
+    };
+    (None, why)
+}
+
+fn list(adapters: &[wgpu::Adapter]) -> String {
+    let names: Vec<String> = adapters
+        .iter()
+        .enumerate()
+        .map(|(index, adapter)| {
+            let info = adapter.get_info();
+            format!("{index} {} ({}, {})", info.name, gpu::kind(info.device_type), info.backend)
+        })
+        .collect();
+    if names.is_empty() { "no adapter".into() } else { names.join("; ") }
+}
+
+fn cpu(why: &str) -> Chosen {
+    let mut line = format!("device: {}", cpu_name());
+    if !why.is_empty() {
+        line += &format!(" ({why})");
+    }
+    Chosen { request: "cpu".into(), line, gpu: None }
+}
+
+fn open(adapter: &wgpu::Adapter, why: &str) -> Outcome<Chosen> {
+    let info = adapter.get_info();
+    let device = pollster::block_on(gpu::Device::open(adapter))?;
+    let mut line = format!("device: {}", device.name());
+    if !why.is_empty() {
+        line += &format!(" ({why})");
+    }
+    Ok(Chosen { request: info.name, line, gpu: Some(device) })
+}
+
+/// Chooses the device that `request` means.
+///
+/// A request by name or number that cannot be met is an error and never something else.
+pub fn choose(request: &str) -> Outcome<Chosen> {
+    let lower = request.to_lowercase();
+    if lower == "cpu" {
+        return Ok(cpu(""));
+    }
+    let adapters = adapters();
+    if lower == AUTO {
+        return match automatic(&adapters) {
+            (None, why) => Ok(cpu(&why)),
+            (Some(adapter), why) => open(adapter, &why)
+                .or_else(|failure| Ok(cpu(&format!("{} does not open: {failure}", adapter.get_info().name)))),
+        };
+    }
+    let missing = |what: String| Failure::device(format!("{what}; there are cpu and {}", list(&adapters)));
+    if lower == "gpu" {
+        let adapter = best(&adapters, true)
+            .ok_or_else(|| missing("no adapter with WebGPU's default limits found".into()))?;
+        return open(adapter, if is_software(adapter) { "a software adapter, as asked" } else { "" });
+    }
+    let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name.to_lowercase()).collect();
+    let at = match request.parse::<usize>() {
+        Ok(index) => (index < adapters.len()).then_some(index),
+        // A whole name before a part of one.
+        Err(_) => names
+            .iter()
+            .position(|name| *name == lower)
+            .or_else(|| names.iter().position(|name| !lower.is_empty() && name.contains(&lower))),
+    };
+    let adapter = at
+        .and_then(|at| adapters.get(at))
+        .ok_or_else(|| missing(format!("no device is called {request:?} or has that number")))?;
+    open(adapter, if is_software(adapter) { "a software adapter, as asked" } else { "" })
+}

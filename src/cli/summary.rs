@@ -1,0 +1,192 @@
+//! `lenet summary`: a network's layers, or every launch of its steps.
+
+use lenet::kernels::Launch;
+use lenet::kernels::optimizer::{Optimizer, Rule};
+use lenet::network::{Input, Network, Placed};
+use lenet::plan::{Options, Phase, Plan};
+use serde_json::{Value, json};
+
+use super::{Outcome, emit, emit_json, load_network, table, thousands, train};
+
+/// Arguments of `lenet summary`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The network: a preset (lenet5, lenet5-tanh, lenet5-sigmoid) or a TOML file
+    #[arg(long, value_name = "NAME|FILE", default_value = "lenet5")]
+    net: String,
+    /// Images in a batch, for --plan [default: that of `lenet train`]
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// The update rule, for --plan
+    #[arg(long, value_name = "RULE", value_parser = train::rules(), default_value = "adam")]
+    optimizer: Rule,
+    /// Show every launch: shader, workgroups, floating-point operations, bytes
+    #[arg(long)]
+    plan: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Images of the data that a plan is shown for: those of MNIST.
+const IMAGES: (usize, usize) = (60_000, 10_000);
+
+/// Runs `lenet summary`.
+pub fn run(args: &Args) -> Outcome {
+    let network = load_network(&args.net)?;
+    if !args.plan {
+        return if args.json { emit_json(&layers_json(&network)?) } else { emit(&layers(&network)?) };
+    }
+    let options = Options {
+        batch: args.batch.unwrap_or(lenet::train::Settings::default().batch),
+        optimizer: Optimizer::new(args.optimizer),
+        train_images: IMAGES.0,
+        eval_images: IMAGES.1,
+        ..Options::default()
+    };
+    let plan = Plan::new(&network, &options)?;
+    if args.json {
+        let list = |phase| plan.program.launches(phase).iter().map(launch_json).collect::<Vec<_>>();
+        return emit_json(&json!({
+            "train": list(Phase::Train),
+            "eval": list(Phase::Evaluate),
+            "predict": list(Phase::Predict),
+        }));
+    }
+    let mut text = format!(
+        "{}, batch {}, {}; buffers of {} in all, for {} and {} images\n",
+        network.name,
+        options.batch,
+        args.optimizer.name(),
+        unit(plan.program.bytes(), "B"),
+        thousands(IMAGES.0),
+        thousands(IMAGES.1),
+    );
+    for (title, phase) in [("train", Phase::Train), ("eval", Phase::Evaluate), ("predict", Phase::Predict)] {
+        let launches = plan.program.launches(phase);
+        let mut rows = vec![[title, "workgroups", "FLOP", "bytes"].map(String::from).to_vec()];
+        rows.extend(launches.iter().map(|launch| {
+            vec![
+                format!("{}:{}", launch.shader.name, launch.entry.name),
+                launch.grid.map(|n| n.to_string()).join("×"),
+                unit(launch.flop, ""),
+                unit(launch.bytes, "B"),
+            ]
+        }));
+        let sum = |what: fn(&Launch) -> u64| launches.iter().map(what).sum::<u64>();
+        rows.push(vec![
+            format!("{} launches", launches.len()),
+            String::new(),
+            unit(sum(|launch| launch.flop), ""),
+            unit(sum(|launch| launch.bytes), "B"),
+        ]);
+        text += &format!("\n{}", table(&rows));
+    }
+    emit(&text)
+}
+
+fn launch_json(launch: &Launch) -> Value {
+    let constants: serde_json::Map<_, _> =
+        launch.constants.iter().map(|&(name, value)| (name.into(), value.into())).collect();
+    json!({
+        "shader": launch.shader.file,
+        "entry": launch.entry.name,
+        "constants": constants,
+        "workgroups": launch.grid,
+        "flop": launch.flop,
+        "bytes": launch.bytes,
+    })
+}
+
+fn weights(layer: &Placed) -> usize {
+    layer.parameters.iter().map(|parameter| parameter.len()).sum()
+}
+
+fn layers(network: &Network) -> Outcome<String> {
+    let placed = network.place()?;
+    let Input { channels, height, width, pad, mean, deviation } = network.input;
+    let mut rows = vec![["layer", "", "output", "parameters", "MACs"].map(String::from).to_vec()];
+    let mut kind = format!("pictures {channels}×{height}×{width}");
+    if pad > 0 {
+        kind += &format!(", padded by {pad}");
+    }
+    if (mean, deviation) != (0.0, 1.0) {
+        kind += &format!(", less {mean}, by {deviation}");
+    }
+    rows.push(vec!["input".into(), kind, network.input_shape().to_string(), "0".into(), "0".into()]);
+    rows.extend(placed.iter().map(|layer| {
+        vec![
+            layer.name.clone(),
+            layer.layer.describe(),
+            layer.output.to_string(),
+            thousands(weights(layer)),
+            thousands(layer.multiply_adds),
+        ]
+    }));
+    // What a layer does reads better from the left.
+    let widest = rows.iter().map(|row| row[1].chars().count()).max().unwrap_or(0);
+    for row in &mut rows {
+        row[1] = format!("{:widest$}", row[1]);
+    }
+    let (parameters, macs) = totals(&placed);
+    Ok(format!(
+        "{}\n\n{}\n{} parameters ({}), {} multiply-adds an image\n",
+        network.name,
+        table(&rows),
+        thousands(parameters),
+        unit(4 * parameters as u64, "B"),
+        thousands(macs),
+    ))
+}
+
+fn totals(placed: &[Placed]) -> (usize, u64) {
+    (placed.iter().map(weights).sum(), placed.iter().map(|layer| layer.multiply_adds).sum())
+}
+
+fn layers_json(network: &Network) -> Outcome<Value> {
+    let placed = network.place()?;
+    let (parameters, macs) = totals(&placed);
+    let layers: Vec<_> = placed
+        .iter()
+        .map(|layer| {
+            let shapes: serde_json::Map<_, _> = layer
+                .parameters
+                .iter()
+                .map(|parameter| (parameter.name.clone(), json!(parameter.shape)))
+                .collect();
+            json!({
+                "name": layer.name,
+                "kind": layer.layer.describe(),
+                "input": [layer.input.channels, layer.input.height, layer.input.width],
+                "output": [layer.output.channels, layer.output.height, layer.output.width],
+                "parameters": weights(layer),
+                "tensors": shapes,
+                "macs": layer.multiply_adds,
+            })
+        })
+        .collect();
+    Ok(json!({
+        "name": network.name,
+        "input": network.input,
+        "layers": layers,
+        "parameters": parameters,
+        "macs": macs,
+    }))
+}
+
+/// A number with a unit and three digits or so.
+fn unit(number: u64, unit: &str) -> String {
+    let space = if unit.is_empty() { "" } else { " " };
+    let mut value = number as f64;
+    for prefix in ["", "k", "M", "G", "T"] {
+        if value < 999.95 || prefix == "T" {
+            return if prefix.is_empty() {
+                format!("{number}{space}{unit}")
+            } else {
+                format!("{value:.1} {prefix}{unit}")
+            };
+        }
+        value /= 1000.0;
+    }
+    number.to_string()
+}
