@@ -18,7 +18,7 @@
 // Layout: blocks of 16 images, the image varying fastest (see conv2d.wgsl). A workgroup of 64 is 16 images ×
 // 4 tiles, so that the 16 lanes share every weight. `forward`, and the input's gradient in `backward`: a tile
 // is 2 rows × COLUMNS columns × 4 channels, all in registers, and each row of the input serves both rows. The
-// weights' gradient: a tile is 4 output channels × all taps of one input channel, over the rows of a split.
+// weights' gradient: a tile is 4 output channels × one row of taps of one input channel, over the rows of a split.
 // Everything beyond a tile's own columns is computed from whatever is there and not stored; COLUMNS is a
 // constant, so the compiler leaves it out altogether.
 
@@ -54,7 +54,8 @@ override OUT_TILES = (OUT_CHANNELS + 3) / 4;
 override IN_TILES = (IN_CHANNELS + 3) / 4;
 override STRIPS = (2 * POOLED_WIDTH + COLUMNS - 1) / COLUMNS;
 override IN_STRIPS = (IN_WIDTH + IN_COLUMNS - 1) / IN_COLUMNS;
-override WEIGHT_TILES = SPLITS * OUT_TILES * IN_CHANNELS;
+override TILE_ROWS = KERNEL_HEIGHT + select(0u, 1u, BIAS);
+override WEIGHT_TILES = SPLITS * OUT_TILES * IN_CHANNELS * TILE_ROWS;
 override WEIGHT_GROUPS = (WEIGHT_TILES + 3) / 4;
 override INPUT_TILES = (IN_HEIGHT + 1) / 2 * IN_STRIPS;
 override INPUT_GROUPS = (INPUT_TILES + 3) / 4;
@@ -347,30 +348,29 @@ fn window_grad(channel: u32, row: u32, column: u32, lane: u32) -> vec4<f32> {
     return select(vec4(0.0), vec4(g), vec4(recalled[at]) == LOW);
 }
 
-// dz of one channel in row `y`, in both columns of window `column`; 0 outside.
+// dz of one channel in row `y`, in both columns of window `column`; 0 outside. Without a branch, which would
+// part the loads of a row.
 fn pair_grad(channel: u32, y: i32, column: i32, lane: u32) -> vec2<f32> {
-    if (y < 0 || y >= i32(2u * POOLED_HEIGHT) || column < 0 || column >= i32(POOLED_WIDTH)) {
-        return vec2(0.0);
-    }
-    let row = u32(y) / 2u;
-    let at = ((channel * POOLED_HEIGHT + row) * POOLED_WIDTH + u32(column)) * LANES + lane;
-    let g = output_grad[at];
+    let inside = y >= 0 && y < i32(2u * POOLED_HEIGHT) && column >= 0 && column < i32(POOLED_WIDTH);
+    let row = u32(clamp(y, 0, i32(2u * POOLED_HEIGHT) - 1));
+    let place = u32(clamp(column, 0, i32(POOLED_WIDTH) - 1));
+    let at = ((channel * POOLED_HEIGHT + row / 2u) * POOLED_WIDTH + place) * LANES + lane;
+    let g = select(0.0, output_grad[at], inside);
     if (AVERAGE) {
-        let there = ((channel * OUT_HEIGHT + u32(y)) * OUT_WIDTH + 2u * u32(column)) * LANES + lane;
+        let there = ((channel * OUT_HEIGHT + row) * OUT_WIDTH + 2u * place) * LANES + lane;
         return 0.25 * g * vec2(
             slope(ACTIVATION, bitcast<f32>(recalled[there])),
             slope(ACTIVATION, bitcast<f32>(recalled[there + LANES])),
         );
     }
-    return select(vec2(0.0), vec2(g), vec2(recalled[at]) == u32(y) % 2u * 2u + LOW.xy);
+    return select(vec2(0.0), vec2(g), vec2(recalled[at]) == row % 2u * 2u + LOW.xy);
 }
 
 // Five sums of each of the 64 invocations.
 var<workgroup> partial: array<vec4<f32>, 320>;
 
-// Adds up the lanes of one row of taps, in order, and stores it: 20 invocations, one for each tile and tap.
-fn reduce(invocation: u32, workgroup: u32, ky: u32, sums: Taps) {
-    workgroupBarrier();
+// Adds up the lanes, in order, and stores the sums: 20 invocations, one for each tile and tap.
+fn reduce(invocation: u32, workgroup: u32, sums: Taps) {
     partial[invocation] = sums.w0;
     partial[invocation + 64u] = sums.w1;
     partial[invocation + 128u] = sums.w2;
@@ -379,7 +379,11 @@ fn reduce(invocation: u32, workgroup: u32, ky: u32, sums: Taps) {
     workgroupBarrier();
     let tile = workgroup * 4u + invocation % 4u;
     let kx = invocation / 4u;
-    if (invocation >= 20u || tile >= WEIGHT_TILES || kx >= KERNEL_WIDTH || ky >= KERNEL_HEIGHT) {
+    let ky = tile % TILE_ROWS;
+    let c = tile / TILE_ROWS % IN_CHANNELS;
+    let of_bias = ky == KERNEL_HEIGHT;
+    let taps = select(KERNEL_WIDTH, 1u, of_bias);
+    if (tile >= WEIGHT_TILES || kx >= taps || of_bias && c > 0u) {
         return;
     }
     let base = kx * 64u + invocation % 4u * LANES;
@@ -387,35 +391,23 @@ fn reduce(invocation: u32, workgroup: u32, ky: u32, sums: Taps) {
     for (var k = 0u; k < LANES; k++) {
         sum += partial[base + k];
     }
-    let c = tile % IN_CHANNELS;
-    let first = tile / IN_CHANNELS % OUT_TILES * 4u;
-    let split = tile / (IN_CHANNELS * OUT_TILES);
+    let first = tile / (TILE_ROWS * IN_CHANNELS) % OUT_TILES * 4u;
+    let split = tile / (TILE_ROWS * IN_CHANNELS * OUT_TILES);
+    let channels = OUT_CHANNELS - first;
+    if (of_bias) {
+        let at = split * BIAS_STRIDE + first;
+        bias_grad[at] = sum.x;
+        if (channels > 1u) { bias_grad[at + 1u] = sum.y; }
+        if (channels > 2u) { bias_grad[at + 2u] = sum.z; }
+        if (channels > 3u) { bias_grad[at + 3u] = sum.w; }
+        return;
+    }
     let at = split * WEIGHT_STRIDE + (first * IN_CHANNELS + c) * TAPS + ky * KERNEL_WIDTH + kx;
     let next = IN_CHANNELS * TAPS;
     weight_grad[at] = sum.x;
-    if (first + 1u < OUT_CHANNELS) { weight_grad[at + next] = sum.y; }
-    if (first + 2u < OUT_CHANNELS) { weight_grad[at + 2u * next] = sum.z; }
-    if (first + 3u < OUT_CHANNELS) { weight_grad[at + 3u * next] = sum.w; }
-}
-
-fn reduce_bias(invocation: u32, workgroup: u32, sum: vec4<f32>) {
-    workgroupBarrier();
-    partial[invocation] = sum;
-    workgroupBarrier();
-    let tile = workgroup * 4u + invocation;
-    if (!BIAS || invocation >= 4u || tile >= WEIGHT_TILES || tile % IN_CHANNELS != 0u) {
-        return;
-    }
-    var total = vec4(0.0);
-    for (var k = 0u; k < LANES; k++) {
-        total += partial[invocation * LANES + k];
-    }
-    let first = tile / IN_CHANNELS % OUT_TILES * 4u;
-    let at = tile / (IN_CHANNELS * OUT_TILES) * BIAS_STRIDE + first;
-    bias_grad[at] = total.x;
-    if (first + 1u < OUT_CHANNELS) { bias_grad[at + 1u] = total.y; }
-    if (first + 2u < OUT_CHANNELS) { bias_grad[at + 2u] = total.z; }
-    if (first + 3u < OUT_CHANNELS) { bias_grad[at + 3u] = total.w; }
+    if (channels > 1u) { weight_grad[at + next] = sum.y; }
+    if (channels > 2u) { weight_grad[at + 2u * next] = sum.z; }
+    if (channels > 3u) { weight_grad[at + 3u * next] = sum.w; }
 }
 
 // Six values of a row: two columns of outputs and the reach of five taps.
@@ -447,58 +439,40 @@ fn outer(s: Taps, left: vec4<f32>, right: vec4<f32>, r: Six) -> Taps {
 fn weight_part(invocation: u32, workgroup: u32) {
     let lane = invocation % LANES;
     let tile = workgroup * 4u + invocation / LANES;
-    let none = Taps(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
-    var sum0 = none;
-    var sum1 = none;
-    var sum2 = none;
-    var sum3 = none;
-    var sum4 = none;
-    var sum_bias = vec4(0.0);
+    var sums = Taps(vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0), vec4(0.0));
     if (tile < WEIGHT_TILES) {
-        let c = tile % IN_CHANNELS;
-        let o = min(tile / IN_CHANNELS % OUT_TILES * 4u + LOW, vec4(OUT_CHANNELS - 1u));
-        let split = tile / (IN_CHANNELS * OUT_TILES);
+        let ky = tile % TILE_ROWS;
+        let c = tile / TILE_ROWS % IN_CHANNELS;
+        let o = min(tile / (TILE_ROWS * IN_CHANNELS) % OUT_TILES * 4u + LOW, vec4(OUT_CHANNELS - 1u));
+        let split = tile / (TILE_ROWS * IN_CHANNELS * OUT_TILES);
         let left = -i32(PAD_WIDTH);
         for (var block = split / ROW_SPLITS; block < BLOCKS; block += SPLITS / ROW_SPLITS) {
             let p = picture(block, lane);
             let channel = block * OUT_CHANNELS + o;
             for (var row = split % ROW_SPLITS; row < POOLED_HEIGHT; row += ROW_SPLITS) {
-                let y = i32(2u * row) - i32(PAD_HEIGHT);
-                var r0 = Six(0.0, 0.0, pixel(p, c, y, left), pixel(p, c, y, left + 1), pixel(p, c, y, left + 2), pixel(p, c, y, left + 3));
-                var r1 = Six(0.0, 0.0, pixel(p, c, y + 1, left), pixel(p, c, y + 1, left + 1), pixel(p, c, y + 1, left + 2), pixel(p, c, y + 1, left + 3));
-                var r2 = Six(0.0, 0.0, pixel(p, c, y + 2, left), pixel(p, c, y + 2, left + 1), pixel(p, c, y + 2, left + 2), pixel(p, c, y + 2, left + 3));
-                var r3 = Six(0.0, 0.0, pixel(p, c, y + 3, left), pixel(p, c, y + 3, left + 1), pixel(p, c, y + 3, left + 2), pixel(p, c, y + 3, left + 3));
-                var r4 = Six(0.0, 0.0, pixel(p, c, y + 4, left), pixel(p, c, y + 4, left + 1), pixel(p, c, y + 4, left + 2), pixel(p, c, y + 4, left + 3));
-                var r5 = Six(0.0, 0.0, pixel(p, c, y + 5, left), pixel(p, c, y + 5, left + 1), pixel(p, c, y + 5, left + 2), pixel(p, c, y + 5, left + 3));
+                let y = i32(2u * row + ky) - i32(PAD_HEIGHT);
+                var top = Six(0.0, 0.0, pixel(p, c, y, left), pixel(p, c, y, left + 1), pixel(p, c, y, left + 2), pixel(p, c, y, left + 3));
+                var bottom = Six(0.0, 0.0, pixel(p, c, y + 1, left), pixel(p, c, y + 1, left + 1), pixel(p, c, y + 1, left + 2), pixel(p, c, y + 1, left + 3));
                 for (var column = 0u; column < POOLED_WIDTH; column++) {
                     let x = left + i32(2u * column) + 4;
-                    r0 = slide(r0, pixel(p, c, y, x), pixel(p, c, y, x + 1));
-                    r1 = slide(r1, pixel(p, c, y + 1, x), pixel(p, c, y + 1, x + 1));
-                    r2 = slide(r2, pixel(p, c, y + 2, x), pixel(p, c, y + 2, x + 1));
-                    r3 = slide(r3, pixel(p, c, y + 3, x), pixel(p, c, y + 3, x + 1));
-                    r4 = slide(r4, pixel(p, c, y + 4, x), pixel(p, c, y + 4, x + 1));
-                    r5 = slide(r5, pixel(p, c, y + 5, x), pixel(p, c, y + 5, x + 1));
+                    top = slide(top, pixel(p, c, y, x), pixel(p, c, y, x + 1));
+                    bottom = slide(bottom, pixel(p, c, y + 1, x), pixel(p, c, y + 1, x + 1));
                     // Columns are now places in the window, rows are channels.
                     let g = transpose(mat4x4(
                         window_grad(channel.x, row, column, lane), window_grad(channel.y, row, column, lane),
                         window_grad(channel.z, row, column, lane), window_grad(channel.w, row, column, lane),
                     ));
-                    sum_bias += g[0] + g[1] + g[2] + g[3];
-                    sum0 = outer(outer(sum0, g[0], g[1], r0), g[2], g[3], r1);
-                    if (KERNEL_HEIGHT > 1u) { sum1 = outer(outer(sum1, g[0], g[1], r1), g[2], g[3], r2); }
-                    if (KERNEL_HEIGHT > 2u) { sum2 = outer(outer(sum2, g[0], g[1], r2), g[2], g[3], r3); }
-                    if (KERNEL_HEIGHT > 3u) { sum3 = outer(outer(sum3, g[0], g[1], r3), g[2], g[3], r4); }
-                    if (KERNEL_HEIGHT > 4u) { sum4 = outer(outer(sum4, g[0], g[1], r4), g[2], g[3], r5); }
+                    if (ky == KERNEL_HEIGHT) {
+                        // The bias is a tap that always sees 1.
+                        sums.w0 += g[0] + g[1] + g[2] + g[3];
+                    } else {
+                        sums = outer(outer(sums, g[0], g[1], top), g[2], g[3], bottom);
+                    }
                 }
             }
         }
     }
-    reduce(invocation, workgroup, 0u, sum0);
-    reduce(invocation, workgroup, 1u, sum1);
-    reduce(invocation, workgroup, 2u, sum2);
-    reduce(invocation, workgroup, 3u, sum3);
-    reduce(invocation, workgroup, 4u, sum4);
-    reduce_bias(invocation, workgroup, sum_bias);
+    reduce(invocation, workgroup, sums);
 }
 
 // Fourteen values of dz from column `x` on. `x` is even or odd for all tiles alike, as the filter is.

@@ -12,7 +12,7 @@
 // Layout: activations lie in blocks of 16 images, the image varying fastest (see conv2d.wgsl); here they are
 // taken four images at a time, so that every load is a vec4. In `forward` and `input_gradient` an invocation
 // holds 8 features of 4 images, and a workgroup of 64 is 64 images × 32 features. In `weight_gradient` it holds
-// a tile of 4 outputs × 8 inputs and runs over the images of every SPLITS-th block; each split writes its own
+// a tile of 4 × 4 weights and runs over the images of every SPLITS-th block; each split writes its own
 // partial sum, which the optimizer adds up. The tile after a row's last holds the bias.
 
 override INPUTS: u32;
@@ -25,7 +25,7 @@ override SPLITS: u32;                   // partial sums of `weight_gradient`
 
 override QUADS = BLOCKS * 4;            // of images
 override QUAD_GROUPS = (BLOCKS + 3) / 4;
-override INPUT_TILES = (INPUTS + 7) / 8;
+override INPUT_TILES = (INPUTS + 3) / 4;
 override OUTPUT_TILES = (OUTPUTS + 3) / 4;
 override ROW_TILES = INPUT_TILES + select(0u, 1u, BIAS);
 override WEIGHT_GROUPS = (SPLITS * OUTPUT_TILES * ROW_TILES + 63) / 64;
@@ -194,16 +194,12 @@ fn input_part(invocation: u32, workgroup: u32) {
     if (rows > 7u) { store_input_grad(there + 28u, sum7); }
 }
 
-// Eight weights of one row, as far as the row has them.
-fn store_weight_grad(at: u32, columns: u32, low: vec4<f32>, high: vec4<f32>) {
-    weight_grad[at] = low.x;
-    if (columns > 1u) { weight_grad[at + 1u] = low.y; }
-    if (columns > 2u) { weight_grad[at + 2u] = low.z; }
-    if (columns > 3u) { weight_grad[at + 3u] = low.w; }
-    if (columns > 4u) { weight_grad[at + 4u] = high.x; }
-    if (columns > 5u) { weight_grad[at + 5u] = high.y; }
-    if (columns > 6u) { weight_grad[at + 6u] = high.z; }
-    if (columns > 7u) { weight_grad[at + 7u] = high.w; }
+// Four weights of one row, as far as the row has them.
+fn store_weight_grad(at: u32, columns: u32, value: vec4<f32>) {
+    weight_grad[at] = value.x;
+    if (columns > 1u) { weight_grad[at + 1u] = value.y; }
+    if (columns > 2u) { weight_grad[at + 2u] = value.z; }
+    if (columns > 3u) { weight_grad[at + 3u] = value.w; }
 }
 
 fn weight_part(invocation: u32, workgroup: u32) {
@@ -216,15 +212,16 @@ fn weight_part(invocation: u32, workgroup: u32) {
     }
     // In units of four images.
     let o = min(first_output + LOW, vec4(OUTPUTS - 1u)) * 4u;
+    // Of four images each. The length of the buffer says how many, since a loop over a constant would be
+    // unrolled, and compiled for seconds.
+    let quads = (arrayLength(&output_grad) / (OUTPUTS * 4u) - split + SPLITS - 1u) / SPLITS * 4u;
     if (tile == INPUT_TILES) {
         let ones = vec4(1.0);
         var sum = vec4(0.0);
-        for (var block = split; block < BLOCKS; block += SPLITS) {
-            for (var k = 0u; k < 4u; k++) {
-                let there = block * OUTPUTS * 4u + k;
-                sum += vec4(dot(output_grad[there + o.x], ones), dot(output_grad[there + o.y], ones),
-                    dot(output_grad[there + o.z], ones), dot(output_grad[there + o.w], ones));
-            }
+        for (var quad = 0u; quad < quads; quad++) {
+            let there = (split + quad / 4u * SPLITS) * OUTPUTS * 4u + quad % 4u;
+            sum += vec4(dot(output_grad[there + o.x], ones), dot(output_grad[there + o.y], ones),
+                dot(output_grad[there + o.z], ones), dot(output_grad[there + o.w], ones));
         }
         let at = split * BIAS_STRIDE + first_output;
         bias_grad[at] = sum.x;
@@ -233,44 +230,29 @@ fn weight_part(invocation: u32, workgroup: u32) {
         if (first_output + 3u < OUTPUTS) { bias_grad[at + 3u] = sum.w; }
         return;
     }
-    let first = tile * 8u;
-    let low = min(first + LOW, vec4(INPUTS - 1u)) * 4u;
-    let high = min(first + 4u + LOW, vec4(INPUTS - 1u)) * 4u;
-    // low0 holds four weights of the first output, and so on.
-    var low0 = vec4(0.0);
-    var low1 = vec4(0.0);
-    var low2 = vec4(0.0);
-    var low3 = vec4(0.0);
-    var high0 = vec4(0.0);
-    var high1 = vec4(0.0);
-    var high2 = vec4(0.0);
-    var high3 = vec4(0.0);
-    for (var block = split; block < BLOCKS; block += SPLITS) {
-        for (var k = 0u; k < 4u; k++) {
-            let at = block * INPUTS * 4u + k;
-            let x = mat4x4(input[at + low.x], input[at + low.y], input[at + low.z], input[at + low.w]);
-            let y = mat4x4(input[at + high.x], input[at + high.y], input[at + high.z], input[at + high.w]);
-            let there = block * OUTPUTS * 4u + k;
-            let g0 = output_grad[there + o.x];
-            let g1 = output_grad[there + o.y];
-            let g2 = output_grad[there + o.z];
-            let g3 = output_grad[there + o.w];
-            low0 += g0 * x;
-            low1 += g1 * x;
-            low2 += g2 * x;
-            low3 += g3 * x;
-            high0 += g0 * y;
-            high1 += g1 * y;
-            high2 += g2 * y;
-            high3 += g3 * y;
-        }
+    let first = tile * 4u;
+    let i = min(first + LOW, vec4(INPUTS - 1u)) * 4u;
+    // sum0 holds four weights of the first output, and so on.
+    var sum0 = vec4(0.0);
+    var sum1 = vec4(0.0);
+    var sum2 = vec4(0.0);
+    var sum3 = vec4(0.0);
+    for (var quad = 0u; quad < quads; quad++) {
+        let block = split + quad / 4u * SPLITS;
+        let at = block * INPUTS * 4u + quad % 4u;
+        let x = mat4x4(input[at + i.x], input[at + i.y], input[at + i.z], input[at + i.w]);
+        let there = block * OUTPUTS * 4u + quad % 4u;
+        sum0 += output_grad[there + o.x] * x;
+        sum1 += output_grad[there + o.y] * x;
+        sum2 += output_grad[there + o.z] * x;
+        sum3 += output_grad[there + o.w] * x;
     }
     let at = split * WEIGHT_STRIDE + first_output * INPUTS + first;
     let columns = INPUTS - first;
-    store_weight_grad(at, columns, low0, high0);
-    if (first_output + 1u < OUTPUTS) { store_weight_grad(at + INPUTS, columns, low1, high1); }
-    if (first_output + 2u < OUTPUTS) { store_weight_grad(at + 2u * INPUTS, columns, low2, high2); }
-    if (first_output + 3u < OUTPUTS) { store_weight_grad(at + 3u * INPUTS, columns, low3, high3); }
+    store_weight_grad(at, columns, sum0);
+    if (first_output + 1u < OUTPUTS) { store_weight_grad(at + INPUTS, columns, sum1); }
+    if (first_output + 2u < OUTPUTS) { store_weight_grad(at + 2u * INPUTS, columns, sum2); }
+    if (first_output + 3u < OUTPUTS) { store_weight_grad(at + 3u * INPUTS, columns, sum3); }
 }
 
 @compute @workgroup_size(64)

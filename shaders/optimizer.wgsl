@@ -1,4 +1,5 @@
-// optimizer: one launch that finishes every gradient and updates every parameter.
+// optimizer: one launch that ends the step. It finishes every gradient, updates every parameter and sums the
+// batch's loss and accuracy into the step's record.
 //
 // All parameters lie in one flat buffer, tensors at multiples of 64 floats; the moments lie likewise. A
 // gradient arrives as `z` partial sums (see weight_gradient in conv2d.wgsl and linear.wgsl): they are added in
@@ -14,11 +15,13 @@
 //     adamw      p −= lr · WEIGHT_DECAY · p, then adam
 //
 // These are PyTorch's definitions (Adam: Kingma and Ba 2015; AdamW: Loshchilov and Hutter 2019). One
-// invocation owns four neighbouring parameters. Where a gradient is not finite the parameters stay as they
+// invocation owns four neighbouring parameters; the first workgroup sums the metrics instead: 64 strided sums,
+// then a tree, always in the same order. Where a gradient is not finite the parameters stay as they
 // are and the step's record is flagged, so that the host stops at that step with usable weights.
 
 override VECTORS: u32;             // parameters / 4
-override ROW: u32;                 // vectors that the workgroups of one row of the grid cover
+override ROW: u32;                 // invocations in one row of the grid
+override BLOCKS: u32;              // blocks of 16 images in the batch
 override MOMENTUM: f32 = 0.9;
 override ALPHA: f32 = 0.99;
 override BETA1: f32 = 0.9;
@@ -27,6 +30,8 @@ override EPSILON: f32 = 1e-8;
 override WEIGHT_DECAY: f32 = 0.0;
 override L1: f32 = 0.0;
 
+const LANES = 16u;
+const LOSS_NOT_FINITE = 1u;
 const GRADIENT_NOT_FINITE = 2u;
 
 struct Step {
@@ -47,11 +52,39 @@ struct Step {
 @group(0) @binding(4) var<storage, read_write> moment2: array<vec4<f32>>;
 // For each 64 parameters: where their first partial sum starts, the distance to the next, how many, trainable.
 @group(0) @binding(5) var<storage, read> segments: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;
+@group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;   // ring of (loss as bits, right, count, flags)
+@group(0) @binding(7) var<storage, read> rows: array<vec2<f32>>;              // loss, and 1 if right, of each image
 
 fn finite(g: vec4<f32>) -> bool {
     // The exponent's bits, since a compiler may assume that there are no NaNs.
     return all((bitcast<vec4<u32>>(g) & vec4(0x7f800000u)) != vec4(0x7f800000u));
+}
+
+var<workgroup> partial: array<vec2<f32>, 64>;
+
+// The loss kernel has set the record's flags to 0 in this step already.
+fn sum_rows(invocation: u32) {
+    var sum = vec2(0.0);
+    for (var row = invocation; row < BLOCKS * LANES; row += 64u) {
+        sum += rows[row];
+    }
+    partial[invocation] = sum;
+    for (var half = 32u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (invocation < half) {
+            partial[invocation] += partial[invocation + half];
+        }
+    }
+    if (invocation == 0u) {
+        let at = step.slot * 4u;
+        let loss = bitcast<u32>(partial[0].x);
+        atomicStore(&metrics[at], loss);
+        atomicStore(&metrics[at + 1u], u32(partial[0].y));
+        atomicStore(&metrics[at + 2u], step.count);
+        if ((loss & 0x7f800000u) == 0x7f800000u) {
+            atomicOr(&metrics[at + 3u], LOSS_NOT_FINITE);
+        }
+    }
 }
 
 struct Work {
@@ -81,8 +114,12 @@ fn begin(i: u32, decay: f32) -> Work {
 }
 
 @compute @workgroup_size(64)
-fn sgd(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.y * ROW + id.x;
+fn sgd(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x == 0u && workgroup.y == 0u) {
+        sum_rows(id.x);
+        return;
+    }
+    let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         parameters[i] = work.parameter - step.learning_rate * work.gradient;
@@ -90,8 +127,12 @@ fn sgd(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(64)
-fn momentum(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.y * ROW + id.x;
+fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x == 0u && workgroup.y == 0u) {
+        sum_rows(id.x);
+        return;
+    }
+    let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         let b = MOMENTUM * moment1[i] + work.gradient;
@@ -101,8 +142,12 @@ fn momentum(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(64)
-fn nesterov(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.y * ROW + id.x;
+fn nesterov(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x == 0u && workgroup.y == 0u) {
+        sum_rows(id.x);
+        return;
+    }
+    let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         let b = MOMENTUM * moment1[i] + work.gradient;
@@ -112,8 +157,12 @@ fn nesterov(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(64)
-fn rmsprop(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.y * ROW + id.x;
+fn rmsprop(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x == 0u && workgroup.y == 0u) {
+        sum_rows(id.x);
+        return;
+    }
+    let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         let v = ALPHA * moment2[i] + (1.0 - ALPHA) * work.gradient * work.gradient;
@@ -133,8 +182,12 @@ fn adam_step(i: u32, p: vec4<f32>, g: vec4<f32>) {
 }
 
 @compute @workgroup_size(64)
-fn adam(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.y * ROW + id.x;
+fn adam(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x == 0u && workgroup.y == 0u) {
+        sum_rows(id.x);
+        return;
+    }
+    let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         adam_step(i, work.parameter, work.gradient);
@@ -142,8 +195,12 @@ fn adam(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 @compute @workgroup_size(64)
-fn adamw(@builtin(global_invocation_id) id: vec3<u32>) {
-    let i = id.y * ROW + id.x;
+fn adamw(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    if (workgroup.x == 0u && workgroup.y == 0u) {
+        sum_rows(id.x);
+        return;
+    }
+    let i = id.y * ROW + id.x - 64u;
     let work = begin(i, 0.0);
     if (work.update) {
         adam_step(i, work.parameter * (1.0 - step.learning_rate * WEIGHT_DECAY), work.gradient);

@@ -1,12 +1,15 @@
 //! A network compiled to buffers and launches, which a backend replays.
 //!
-//! [`Plan::new`] walks the layers forward and writes their launches, then backward and writes the launches of
-//! their gradients; the optimizer's launch ends the step. Nothing is decided at run time.
+//! [`Plan::new`] first looks for layers that one launch can do together, then walks what it found forward and
+//! writes the launches, then backward and writes the launches of the gradients; the optimizer's launch ends the
+//! step. Nothing is decided at run time.
 
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
-use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, conv2d, linear, loss, padded, pool2d};
-use crate::network::{Layer, Network, Parameter, Placed};
+use crate::kernels::{
+    CHUNK, LANES, Launch, Range, batch, blocks, conv_pool, conv2d, linear, loss, padded, pool2d,
+};
+use crate::network::{Activation, Conv2d, Layer, Linear, Network, Parameter, Placed, Pool2d, Size};
 
 /// A buffer of a [`Plan`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -85,6 +88,11 @@ pub struct Options {
     pub train_images: usize,
     /// Images of the evaluation data.
     pub eval_images: usize,
+    /// Whether layers are fused into common launches; without, each layer has its own.
+    pub fuse: bool,
+    /// Invocations that fill the device: larger tiles are cut up until there are so many. A few hundred suit a
+    /// CPU and software adapters.
+    pub fill: usize,
 }
 
 impl Default for Options {
@@ -95,6 +103,8 @@ impl Default for Options {
             smoothing: 0.0,
             train_images: 1,
             eval_images: 1,
+            fuse: true,
+            fill: 256,
         }
     }
 }
@@ -187,19 +197,107 @@ pub struct Plan {
 /// Records in the metrics ring.
 pub const RING: usize = 1024;
 
-/// A layer with its buffers.
+/// Layers that one launch does, with its buffers.
 struct Node {
     op: Op,
+    weights: Option<Weights>,
     input: Range,
     output: Range,
+    /// What the backward pass needs beside input and output.
+    saved: Range,
 }
 
+/// What a launch does.
+#[derive(Clone, Copy)]
 enum Op {
-    Conv2d(conv2d::Geometry, Weights),
-    Linear(linear::Geometry, Weights),
-    MaxPool(pool2d::Geometry, Range),
+    Conv2d(conv2d::Geometry),
+    ConvPool(conv_pool::Geometry),
+    Linear(linear::Geometry),
+    MaxPool(pool2d::Geometry),
     AveragePool(pool2d::Geometry),
-    Activation(crate::network::Activation),
+    Activation(Activation),
+}
+
+/// An operation and the layers that it stands for.
+struct Fused<'a> {
+    op: Op,
+    layers: &'a [&'a Placed],
+}
+
+impl Fused<'_> {
+    /// The layer that has the parameters.
+    fn first(&self) -> &Placed {
+        self.layers[0]
+    }
+
+    /// The layer whose output it gives.
+    fn last(&self) -> &Placed {
+        self.layers[self.layers.len() - 1]
+    }
+}
+
+/// Finds layers that one launch can do, from the last to the first: convolution, activation and 2×2 pooling;
+/// linear layer and activation. An activation joins only where the launch that makes the gradient of its value
+/// can multiply by its derivative.
+fn fuse<'a>(layers: &'a [&'a Placed], options: &Options) -> Vec<Fused<'a>> {
+    let mut found: Vec<Fused<'a>> = Vec::new();
+    let mut end = layers.len();
+    while end > 0 {
+        let multiplies = found.last().is_some_and(|next| matches!(next.op, Op::Linear(_) | Op::ConvPool(_)));
+        let longest = if options.fuse { end.min(3) } else { 1 };
+        let several = (2..=longest)
+            .rev()
+            .find_map(|n| Some((together(&layers[end - n..end], multiplies, options)?, n)));
+        let single = || Some((alone(layers[end - 1], options.batch)?, 1));
+        let Some((op, n)) = several.or_else(single) else {
+            // Flattening only renames dimensions.
+            end -= 1;
+            continue;
+        };
+        found.push(Fused { op, layers: &layers[end - n..end] });
+        end -= n;
+    }
+    found.reverse();
+    // Who ended with an activation leaves its derivative to the next.
+    let mut left = None;
+    for fused in &mut found {
+        left = match &mut fused.op {
+            Op::Linear(g) => {
+                g.input_activation = left;
+                g.activation
+            }
+            Op::ConvPool(g) => {
+                g.input_activation = left;
+                g.activation.filter(|_| !g.average)
+            }
+            _ => None,
+        };
+    }
+    found
+}
+
+/// The one operation of two or three layers, if there is one. `multiplies` says whether the next operation
+/// multiplies its input's gradient by the derivative of an activation.
+fn together(layers: &[&Placed], multiplies: bool, options: &Options) -> Option<Op> {
+    let by_value = |layer: &Placed| match layer.layer {
+        Layer::Activation(activation) if activation.by_value() => Some(activation),
+        _ => None,
+    };
+    match *layers {
+        [conv, activation, pool] => {
+            let activation = Some(by_value(activation)?);
+            let geometry = conv_pool_geometry(conv, activation, pool, options)?;
+            (geometry.average || multiplies).then_some(Op::ConvPool(geometry))
+        }
+        [first, second] => match &first.layer {
+            Layer::Linear(l) if multiplies => {
+                let activation = Some(by_value(second)?);
+                Some(Op::Linear(linear::Geometry { activation, ..linear_geometry(first, l, options.batch) }))
+            }
+            _ => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
+        },
+        _ => None,
+    }
 }
 
 /// Where a layer's parameters and their gradients lie.
@@ -261,9 +359,26 @@ impl Plan {
         let predict_data = program.add_data("predict", batch, pixels);
         let metrics = program.add("metrics", RING * loss::RECORD);
         let row_results = program.add("rows", 2 * rows);
-        let images = program.add("images", network.input_shape().len() * rows);
 
-        let tensors = lay_out(&placed, batch);
+        let layers: Vec<&Placed> = placed.iter().collect();
+        let mut fused = fuse(&layers, options);
+        let source = batch::Geometry {
+            channels: input.channels,
+            height: input.height,
+            width: input.width,
+            pad: input.pad,
+            mean: input.mean,
+            deviation: input.deviation,
+            batch,
+        };
+        // The first layer gathers its images itself, if it can.
+        let mut gathers = false;
+        if let Some(Fused { op: Op::ConvPool(first), .. }) = fused.first_mut() {
+            first.gather = Some(source);
+            gathers = true;
+        }
+        let images = program.add("images", if gathers { 0 } else { network.input_shape().len() * rows });
+        let tensors = lay_out(&fused);
         let parameters = program.add("parameters", tensors.iter().map(|tensor| padded(tensor.len())).sum());
         let gradient_len: usize = tensors.iter().map(|tensor| tensor.partials * padded(tensor.len())).sum();
         // One chunk more, for layers without a bias to bind.
@@ -281,51 +396,51 @@ impl Plan {
         let mut nodes = Vec::new();
         let mut activations = Vec::new();
         let mut value = images;
-        for layer in &placed {
-            let weights = layer.parameters.first().and_then(|first| {
+        for fused in &fused {
+            let weights = fused.first().parameters.first().and_then(|first| {
                 let at = tensors.iter().position(|tensor| tensor.parameter.name == first.name)?;
-                Some(weights(&tensors, at, layer.parameters.len() > 1, parameters, gradients))
+                Some(weights(&tensors, at, fused.first().parameters.len() > 1, parameters, gradients))
             });
-            let Some(op) = operation(layer, weights, batch, &mut program) else { continue };
+            let layer = fused.last();
+            let saved = match &fused.op {
+                Op::MaxPool(_) => program.add(format!("{}.winner", layer.name), layer.output.len() * rows),
+                Op::ConvPool(g) => program.add(format!("{}.saved", layer.name), g.saved()),
+                _ => value,
+            };
             let output = program.add(layer.name.clone(), layer.output.len() * rows);
-            nodes.push(Node { op, input: value, output });
+            nodes.push(Node { op: fused.op, weights, input: value, output, saved });
             activations.push((layer.name.clone(), output, None));
             value = output;
         }
         let logits = value;
         let probabilities = program.add("probabilities", classes * rows);
 
-        let gather = |data: Data| {
-            let geometry = batch::Geometry {
-                channels: input.channels,
-                height: input.height,
-                width: input.width,
-                pad: input.pad,
-                mean: input.mean,
-                deviation: input.deviation,
-                batch,
-            };
-            geometry.gather(batch::Buffers { images: data.images, order: data.order, output: images })
+        // The launches up to the logits, from the bytes of a data set.
+        let forward = |data: Data, save: bool| -> Result<Vec<Launch>> {
+            let mut launches = Vec::new();
+            if !gathers {
+                let buffers = batch::Buffers { images: data.images, order: data.order, output: images };
+                launches.push(source.gather(buffers)?);
+            }
+            for node in &nodes {
+                launches.push(node.forward(data, save)?);
+            }
+            Ok(launches)
         };
-        let forward = nodes.iter().map(Node::forward).collect::<Result<Vec<Launch>>>()?;
         let geometry = loss::Geometry { classes, smoothing, batch };
         let loss_buffers =
             |data: Data| loss::Buffers { logits, labels: data.labels, order: data.order, rows: row_results };
 
-        let mut train = vec![gather(train_data)?];
-        train.extend(forward.iter().cloned());
+        let mut train = forward(train_data, true)?;
         let mut gradient = program.add("logits.grad", classes * rows);
-        train.push(geometry.cross_entropy_gradient(loss_buffers(train_data), gradient)?);
-        train.push(geometry.sum_rows(row_results, metrics)?);
+        train.push(geometry.cross_entropy_gradient(loss_buffers(train_data), gradient, metrics)?);
         for (i, node) in nodes.iter().enumerate().rev() {
             activations[i].2 = Some(gradient);
             // Nothing before the first layer with parameters is learned.
-            let learns_before =
-                nodes[..i].iter().any(|node| matches!(node.op, Op::Conv2d(..) | Op::Linear(..)));
-            let input_grad = learns_before.then(|| {
-                program.add(format!("{}.grad", program.buffers[node.input.buffer.0].name), node.input.len)
-            });
-            train.extend(node.backward(gradient, input_grad)?);
+            let learns_before = nodes[..i].iter().any(|node| node.weights.is_some());
+            let name = format!("{}.grad", program.buffers[node.input.buffer.0].name);
+            let input_grad = learns_before.then(|| program.add(name, node.input.len));
+            train.extend(node.backward(train_data, gradient, input_grad, options.fuse)?);
             let Some(input_grad) = input_grad else { break };
             gradient = input_grad;
         }
@@ -336,15 +451,14 @@ impl Plan {
             moment2,
             segments,
             metrics,
+            rows: row_results,
         })?);
 
-        let mut evaluate = vec![gather(eval_data)?];
-        evaluate.extend(forward.iter().cloned());
+        let mut evaluate = forward(eval_data, false)?;
         evaluate.push(geometry.cross_entropy(loss_buffers(eval_data))?);
         evaluate.push(geometry.sum_rows(row_results, metrics)?);
 
-        let mut predict = vec![gather(predict_data)?];
-        predict.extend(forward);
+        let mut predict = forward(predict_data, false)?;
         predict.push(geometry.softmax(logits, probabilities)?);
 
         Ok(Plan {
@@ -422,16 +536,17 @@ pub fn to_rows(blocked: &[f32], features: usize, count: usize) -> Vec<f32> {
 }
 
 /// Places every parameter and its gradient.
-fn lay_out(placed: &[Placed], batch: usize) -> Vec<Tensor> {
+fn lay_out(fused: &[Fused<'_>]) -> Vec<Tensor> {
     let (mut offset, mut gradient) = (0, 0);
     let mut tensors = Vec::new();
-    for layer in placed {
-        let partials = match &layer.layer {
-            Layer::Conv2d(_) => conv_geometry(layer, batch).map_or(1, |g| g.splits()),
-            Layer::Linear(_) => linear_geometry(layer, batch).map_or(1, |g| g.splits()),
+    for fused in fused {
+        let partials = match &fused.op {
+            Op::Conv2d(g) => g.splits(),
+            Op::ConvPool(g) => g.splits(),
+            Op::Linear(g) => g.splits(),
             _ => 1,
         };
-        for parameter in &layer.parameters {
+        for parameter in &fused.first().parameters {
             let len = padded(parameter.len());
             tensors.push(Tensor {
                 parameter: parameter.clone(),
@@ -484,9 +599,8 @@ fn weights(tensors: &[Tensor], at: usize, bias: bool, parameters: Range, gradien
     }
 }
 
-fn conv_geometry(layer: &Placed, batch: usize) -> Option<conv2d::Geometry> {
-    let Layer::Conv2d(c) = &layer.layer else { return None };
-    Some(conv2d::Geometry {
+fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {
+    conv2d::Geometry {
         in_channels: layer.input.channels,
         in_size: [layer.input.height, layer.input.width],
         out_channels: layer.output.channels,
@@ -498,24 +612,53 @@ fn conv_geometry(layer: &Placed, batch: usize) -> Option<conv2d::Geometry> {
         groups: c.groups,
         bias: c.bias,
         batch,
-    })
+    }
 }
 
-fn linear_geometry(layer: &Placed, batch: usize) -> Option<linear::Geometry> {
-    let Layer::Linear(l) = &layer.layer else { return None };
-    Some(linear::Geometry {
+fn linear_geometry(layer: &Placed, l: &Linear, batch: usize) -> linear::Geometry {
+    linear::Geometry {
         inputs: layer.input.len(),
         outputs: l.outputs,
         bias: l.bias,
         activation: None,
         input_activation: None,
         batch,
+    }
+}
+
+/// The fused geometry of a convolution and a pooling layer, with an activation between them, if there is one.
+fn conv_pool_geometry(
+    conv: &Placed,
+    activation: Option<Activation>,
+    pool: &Placed,
+    options: &Options,
+) -> Option<conv_pool::Geometry> {
+    let Layer::Conv2d(c) = &conv.layer else { return None };
+    let geometry = conv_geometry(conv, c, options.batch);
+    let (average, p) = match &pool.layer {
+        Layer::MaxPool2d(p) => (false, p),
+        Layer::AveragePool2d(p) => (true, p),
+        _ => return None,
+    };
+    let two = Size([2, 2]);
+    let even = geometry.out_size.iter().all(|n| n % 2 == 0);
+    let windows =
+        p.kernel == two && p.stride.unwrap_or(two) == two && p.padding == Size::ZERO && (even || !p.ceil);
+    let plain = geometry.stride == [1, 1] && geometry.dilation == [1, 1] && geometry.groups == 1;
+    let small = geometry.kernel.iter().all(|&n| n <= 5);
+    (windows && plain && small).then_some(conv_pool::Geometry {
+        conv: geometry,
+        average,
+        activation,
+        input_activation: None,
+        gather: None,
+        fill: options.fill,
     })
 }
 
-/// The operation of a layer, or none where it only renames dimensions.
-fn operation(layer: &Placed, weights: Option<Weights>, batch: usize, program: &mut Program) -> Option<Op> {
-    let pool = |p: &crate::network::Pool2d| pool2d::Geometry {
+/// The operation of one layer; flattening has none.
+fn alone(layer: &Placed, batch: usize) -> Option<Op> {
+    let pool = |p: &Pool2d| pool2d::Geometry {
         channels: layer.input.channels,
         in_size: [layer.input.height, layer.input.width],
         out_size: [layer.output.height, layer.output.width],
@@ -526,56 +669,95 @@ fn operation(layer: &Placed, weights: Option<Weights>, batch: usize, program: &m
         batch,
     };
     match &layer.layer {
-        Layer::Conv2d(_) => Some(Op::Conv2d(conv_geometry(layer, batch)?, weights?)),
-        Layer::Linear(_) => Some(Op::Linear(linear_geometry(layer, batch)?, weights?)),
-        Layer::MaxPool2d(p) => {
-            let winner =
-                program.add(format!("{}.winner", layer.name), layer.output.len() * blocks(batch) * LANES);
-            Some(Op::MaxPool(pool(p), winner))
-        }
+        Layer::Conv2d(c) => Some(Op::Conv2d(conv_geometry(layer, c, batch))),
+        Layer::Linear(l) => Some(Op::Linear(linear_geometry(layer, l, batch))),
+        Layer::MaxPool2d(p) => Some(Op::MaxPool(pool(p))),
         Layer::AveragePool2d(p) => Some(Op::AveragePool(pool(p))),
-        Layer::Activation(a) => Some(Op::Activation(*a)),
+        Layer::Activation(activation) => Some(Op::Activation(*activation)),
         Layer::Flatten => None,
     }
 }
 
 impl Node {
-    fn forward(&self) -> Result<Launch> {
+    /// Where the parameters lie; operations without parameters never ask.
+    fn weights(&self) -> Result<Weights> {
+        self.weights.ok_or_else(|| Error::Network("a layer's parameters were not placed".into()))
+    }
+
+    fn conv(&self, w: Weights) -> conv2d::Buffers {
+        conv2d::Buffers { input: self.input, weight: w.weight, bias: w.bias, output: self.output }
+    }
+
+    fn linear(&self, w: Weights) -> linear::Buffers {
+        linear::Buffers { input: self.input, weight: w.weight, bias: w.bias, output: self.output }
+    }
+
+    fn conv_pool(&self, w: Weights, data: Data, g: &conv_pool::Geometry) -> conv_pool::Buffers {
+        conv_pool::Buffers {
+            input: if g.gather.is_some() { data.images } else { self.input },
+            order: data.order,
+            weight: w.weight,
+            bias: w.bias,
+            output: self.output,
+            saved: self.saved,
+        }
+    }
+
+    fn forward(&self, data: Data, save: bool) -> Result<Launch> {
         let (input, output) = (self.input, self.output);
         match &self.op {
-            Op::Conv2d(g, w) => g.forward(conv2d::Buffers { input, weight: w.weight, bias: w.bias, output }),
-            Op::Linear(g, w) => g.forward(linear::Buffers { input, weight: w.weight, bias: w.bias, output }),
-            Op::MaxPool(g, winner) => g.max_forward(input, output, *winner),
+            Op::Conv2d(g) => g.forward(self.conv(self.weights()?)),
+            Op::ConvPool(g) => g.forward(self.conv_pool(self.weights()?, data, g), save),
+            Op::Linear(g) => g.forward(self.linear(self.weights()?)),
+            Op::MaxPool(g) => g.max_forward(input, output, self.saved),
             Op::AveragePool(g) => g.average_forward(input, output),
             Op::Activation(a) => a.forward(input, output),
         }
     }
 
-    fn backward(&self, gradient: Range, input_grad: Option<Range>) -> Result<Vec<Launch>> {
-        let (input, output) = (self.input, self.output);
+    /// The launches that take the gradient of the output to those of the weights and, where it has a range, of
+    /// the input.
+    fn backward(
+        &self,
+        data: Data,
+        gradient: Range,
+        input_grad: Option<Range>,
+        fuse: bool,
+    ) -> Result<Vec<Launch>> {
         let mut launches = Vec::new();
         match &self.op {
-            Op::Conv2d(g, w) => {
-                let buffers = conv2d::Buffers { input, weight: w.weight, bias: w.bias, output };
+            Op::Conv2d(g) => {
+                let w = self.weights()?;
                 let gradients =
                     conv2d::Gradients { output: gradient, weight: w.weight_grad, bias: w.bias_grad };
-                launches.push(g.weight_gradient(buffers, gradients)?);
+                launches.push(g.weight_gradient(self.conv(w), gradients)?);
                 if let Some(input_grad) = input_grad {
-                    launches.push(g.input_gradient(buffers, gradients, input_grad)?);
+                    launches.push(g.input_gradient(self.conv(w), gradients, input_grad)?);
                 }
             }
-            Op::Linear(g, w) => {
-                let buffers = linear::Buffers { input, weight: w.weight, bias: w.bias, output };
+            Op::ConvPool(g) => {
+                let w = self.weights()?;
+                let gradients =
+                    conv2d::Gradients { output: gradient, weight: w.weight_grad, bias: w.bias_grad };
+                launches.push(g.backward(self.conv_pool(w, data, g), gradients, input_grad)?);
+            }
+            Op::Linear(g) => {
+                let w = self.weights()?;
                 let gradients =
                     linear::Gradients { output: gradient, weight: w.weight_grad, bias: w.bias_grad };
-                launches.push(g.weight_gradient(buffers, gradients)?);
-                if let Some(input_grad) = input_grad {
-                    launches.push(g.input_gradient(buffers, gradients, input_grad)?);
+                match input_grad {
+                    Some(input_grad) if fuse => {
+                        launches.push(g.backward(self.linear(w), gradients, input_grad)?)
+                    }
+                    _ => launches.push(g.weight_gradient(self.linear(w), gradients)?),
+                }
+                if let Some(input_grad) = input_grad.filter(|_| !fuse) {
+                    launches.push(g.input_gradient(self.linear(w), gradients, input_grad)?);
                 }
             }
-            Op::MaxPool(g, winner) => {
+            Op::MaxPool(g) => {
                 if let Some(input_grad) = input_grad {
-                    launches.push(g.max_backward(gradient, *winner, input_grad)?);
+                    launches.push(g.max_backward(gradient, self.saved, input_grad)?);
                 }
             }
             Op::AveragePool(g) => {
@@ -585,7 +767,7 @@ impl Node {
             }
             Op::Activation(a) => {
                 if let Some(input_grad) = input_grad {
-                    launches.push(a.backward(input, gradient, input_grad)?);
+                    launches.push(a.backward(self.input, gradient, input_grad)?);
                 }
             }
         }

@@ -103,10 +103,10 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
-            epochs: 8,
+            epochs: 6,
             steps: None,
-            batch: 128,
-            learning_rate: 1e-3,
+            batch: 64,
+            learning_rate: 2e-3,
             schedule: Schedule::Cosine,
             warmup: 0,
             smoothing: 0.0,
@@ -323,7 +323,7 @@ impl Session {
     pub async fn predict(&mut self, pictures: &[u8]) -> Result<Vec<f32>> {
         let input = self.plan.network.input;
         let pixels = input.channels * input.height * input.width;
-        if pictures.len() % pixels != 0 {
+        if !pictures.len().is_multiple_of(pixels) {
             return Err(Error::Settings(format!(
                 "{} bytes are not whole pictures of {pixels}",
                 pictures.len()
@@ -443,6 +443,7 @@ impl Trainer {
             smoothing: settings.smoothing,
             train_images: train.len(),
             eval_images: evaluation.len(),
+            ..Options::default()
         }
     }
 

@@ -393,7 +393,7 @@ fn softmax_cross_entropy_matches_pytorch() {
         let metrics = rig.poisoned("metrics", 2 * loss::RECORD);
         let probabilities = rig.result("probabilities", classes, images);
         let launches = vec![
-            g.cross_entropy_gradient(buffers, logits_grad).unwrap(),
+            g.cross_entropy_gradient(buffers, logits_grad, metrics).unwrap(),
             g.sum_rows(buffers.rows, metrics).unwrap(),
             g.softmax(buffers.logits, probabilities).unwrap(),
         ];

@@ -155,7 +155,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         // Help and version arrive here too.
-        Err(Failure { code: 0, message }) => match emit(&message) {
+        Err(Failure { code: 0, message }) => match emit(&format!("{}\n", message.trim_end())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => ExitCode::from(failure.code),
         },
@@ -223,7 +223,7 @@ fn thousands(number: impl fmt::Display) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -268,6 +268,25 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_tells_the_true_defaults() {
+        use clap::CommandFactory;
+        let mut cli = Cli::command();
+        let help = cli.find_subcommand_mut("train").unwrap().render_long_help().to_string();
+        let default = lenet::train::Settings::default();
+        assert_eq!(default.schedule, lenet::train::Schedule::Cosine);
+        for (flag, value) in [
+            ("--epochs <N>", default.epochs.to_string()),
+            ("--batch <N>", default.batch.to_string()),
+            ("--lr <X>", default.learning_rate.to_string()),
+            ("--optimizer <RULE>", default.optimizer.rule.name().into()),
+            ("--schedule <SCHEDULE>", "cosine".into()),
+        ] {
+            let about = help.split(flag).nth(1).and_then(|rest| rest.split("      --").next()).unwrap();
+            assert!(about.contains(&format!("[default: {value}]")), "{flag}: {about}");
+        }
     }
 
     #[test]

@@ -155,10 +155,7 @@ fn decode(file: &Path) -> Outcome<(Tensors, BTreeMap<String, String>)> {
         checkpoint::decode(&file.display().to_string(), &bytes).map_err(Failure::reading)?;
     // A checkpoint serves as weights, too.
     if metadata.contains_key("position") {
-        tensors = tensors
-            .into_iter()
-            .filter(|(name, _)| !PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
-            .collect();
+        tensors.retain(|name, _| !PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     }
     Ok((tensors, metadata))
 }

@@ -36,19 +36,19 @@ pub struct Args {
     /// The data: mnist, or a folder with four IDX files [default: mnist]
     #[arg(long, value_name = "NAME|DIR")]
     data: Option<String>,
-    /// Passes over the training data
+    /// Passes over the training data [default: 6]
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
     /// Stop after this many optimizer steps
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
-    /// Images in a batch
+    /// Images in a batch [default: 64]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// The update rule, with PyTorch's definitions and defaults [default: adam]
     #[arg(long, value_name = "RULE", value_parser = rules())]
     optimizer: Option<Rule>,
-    /// The peak of the learning rate
+    /// The peak of the learning rate [default: 0.002]
     #[arg(long, value_name = "X")]
     lr: Option<f32>,
     /// Momentum of the rules momentum, nesterov and rmsprop
@@ -63,7 +63,7 @@ pub struct Args {
     /// Label smoothing, 0 to below 1
     #[arg(long, value_name = "X")]
     smoothing: Option<f32>,
-    /// How the learning rate moves
+    /// How the learning rate moves [default: cosine]
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<Kind>,
     /// Epochs between two drops of the step schedule [default: 2]
@@ -250,7 +250,8 @@ fn same_run(before: &Record, now: &Record) -> Outcome {
         let mut training = record.training.clone();
         (training.epochs, training.steps) = (before.training.epochs, before.training.steps);
         let mut values = Vec::new();
-        leaves("", &json!({ "validation": record.validation, "training": training }), &mut values);
+        leaves("", &json!(training), &mut values);
+        leaves("", &json!({ "validation": record.validation }), &mut values);
         values
     };
     let (old, new) = (flat(before), flat(now));
@@ -275,11 +276,15 @@ fn same_run(before: &Record, now: &Record) -> Outcome {
     )))
 }
 
-/// All values of a JSON object, by their innermost names.
-fn leaves(name: &str, value: &Value, into: &mut Vec<(String, String)>) {
-    match value {
-        Value::Object(map) => map.iter().for_each(|(key, value)| leaves(key, value, into)),
-        _ => into.push((name.replace("learning_rate", "lr").replace('_', "-"), value.to_string())),
+/// All values of a JSON object, by the names that lead to them.
+fn leaves(path: &str, value: &Value, into: &mut Vec<(String, String)>) {
+    let Value::Object(map) = value else {
+        into.push((path.replace("learning_rate", "lr").replace('_', "-"), value.to_string()));
+        return;
+    };
+    for (key, value) in map {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}-{key}") };
+        leaves(&path, value, into);
     }
 }
 
@@ -544,7 +549,7 @@ impl Job {
     ) -> Outcome {
         for (step, one) in (first..).zip(metrics) {
             merge(&mut self.window.1, one);
-            if step % WINDOW == 0 {
+            if step.is_multiple_of(WINDOW) {
                 self.note_window(step, learning_rate)?;
             }
         }

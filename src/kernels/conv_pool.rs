@@ -56,11 +56,12 @@ impl Geometry {
         self.conv.out_channels * size[0] * size[1] * blocks(self.conv.batch) * LANES
     }
 
-    /// The widest tile of `width` columns with little waste that still leaves `fill` invocations of `others` a
-    /// column.
-    fn columns(&self, width: usize, others: usize) -> usize {
+    /// The widest tile of at most `most` of `width` columns, with little waste, that still leaves `fill`
+    /// invocations, of which there are `others` for each strip of columns.
+    fn columns(&self, most: usize, width: usize, others: usize) -> usize {
         [10, 8, 6, 4, 2]
             .into_iter()
+            .filter(|&columns| columns <= most)
             .filter(|columns| width.div_ceil(*columns) * others >= self.fill)
             .min_by_key(|columns| width.div_ceil(*columns) * (columns + 2))
             .unwrap_or(2)
@@ -68,19 +69,25 @@ impl Geometry {
 
     fn forward_columns(&self) -> usize {
         let others = self.pooled()[0] * self.conv.out_channels.div_ceil(4) * blocks(self.conv.batch) * LANES;
-        self.columns(2 * self.pooled()[1], others)
+        self.columns(10, 2 * self.pooled()[1], others)
     }
 
     fn input_columns(&self) -> usize {
         let rows = self.conv.in_size[0].div_ceil(2);
         let others = rows * self.conv.in_channels.div_ceil(4) * blocks(self.conv.batch) * LANES;
-        self.columns(self.conv.in_size[1], others)
+        // Wider ones, with their stores, take a software adapter ten seconds to compile.
+        self.columns(4, self.conv.in_size[1], others)
+    }
+
+    /// Tiles of one partial sum: a row of taps, or the bias, of four filters over one input channel.
+    fn weight_tiles(&self) -> usize {
+        let rows = self.conv.kernel[0] + usize::from(self.conv.bias);
+        self.conv.out_channels.div_ceil(4) * self.conv.in_channels * rows
     }
 
     /// Partial sums of the weights' gradient, by blocks and by rows of windows within them.
     fn split(&self) -> Splits {
-        let tiles = self.conv.out_channels.div_ceil(4) * self.conv.in_channels * LANES;
-        let wanted = self.fill.div_ceil(tiles);
+        let wanted = self.fill.div_ceil(self.weight_tiles() * LANES);
         let blocks = wanted.clamp(1, blocks(self.conv.batch));
         Splits { blocks, rows: (wanted / blocks).clamp(1, self.pooled()[0].max(1)) }
     }
@@ -162,9 +169,11 @@ impl Geometry {
     /// The partial sums of the gradients of weights and bias and, where there is a range for it, the gradient
     /// of the input.
     pub fn backward(self, b: Buffers, g: conv2d::Gradients, input_grad: Option<Range>) -> Result<Launch> {
-        let weight_tiles = self.splits() * self.conv.out_channels.div_ceil(4) * self.conv.in_channels;
-        let input_tiles = self.conv.in_size[0].div_ceil(2) * self.conv.in_size[1].div_ceil(self.input_columns());
-        let input_groups = input_tiles.div_ceil(4) * self.conv.in_channels.div_ceil(4) * blocks(self.conv.batch);
+        let weight_tiles = self.splits() * self.weight_tiles();
+        let input_tiles =
+            self.conv.in_size[0].div_ceil(2) * self.conv.in_size[1].div_ceil(self.input_columns());
+        let input_groups =
+            input_tiles.div_ceil(4) * self.conv.in_channels.div_ceil(4) * blocks(self.conv.batch);
         let groups = weight_tiles.div_ceil(4) + if input_grad.is_some() { input_groups } else { 0 };
         let mut bindings = vec![
             ("input", b.input),
@@ -185,7 +194,8 @@ impl Geometry {
         let with_input = input_grad.is_some();
         let twin = move |args: &mut Args<'_>| backward(&self, with_input, &memory, args);
         let constants = self.constants(true);
-        let launch = Launch::new(entry, &constants, [groups, 1, 1], &bindings, passes * self.flop(), Arc::new(twin))?;
+        let launch =
+            Launch::new(entry, &constants, [groups, 1, 1], &bindings, passes * self.flop(), Arc::new(twin))?;
         let bytes = self.traffic(&launch, b.input);
         Ok(launch.with_bytes(bytes))
     }
@@ -233,7 +243,13 @@ fn forward(g: &Geometry, save: bool, memory: &Memory, args: &mut Args<'_>) {
             for (values, (output, saved)) in values.chunks_exact_mut(whole).zip(planes) {
                 vectorize(Plain(
                     #[inline(always)]
-                    || if g.average { average(g, save, values, output, saved) } else { maximum(g, save, values, output, saved) },
+                    || {
+                        if g.average {
+                            average(g, save, values, output, saved)
+                        } else {
+                            maximum(g, save, values, output, saved)
+                        }
+                    },
                 ));
             }
         },
@@ -333,7 +349,9 @@ fn spread(g: &Geometry, output_grad: &[f32], saved: &[u32], grads: &mut [f32]) {
             if g.average {
                 let values = lanes(saved, place);
                 for l in 0..LANES {
-                    let slope = g.activation.map_or(1.0, |activation| activation.slope_by_value(f32::from_bits(values[l])));
+                    let slope = g
+                        .activation
+                        .map_or(1.0, |activation| activation.slope_by_value(f32::from_bits(values[l])));
                     to[l] = 0.25 * gradient[l] * slope;
                 }
             } else {

@@ -58,12 +58,12 @@ impl Geometry {
     }
 
     fn weight_tiles(&self) -> usize {
-        self.outputs.div_ceil(4) * (self.inputs.div_ceil(8) + usize::from(self.bias))
+        self.outputs.div_ceil(4) * (self.inputs.div_ceil(4) + usize::from(self.bias))
     }
 
     /// Partial sums of the weights' gradient: enough to fill a GPU, never more than there are blocks.
     pub fn splits(&self) -> usize {
-        (2048 / self.weight_tiles()).clamp(1, blocks(self.batch))
+        (4096 / self.weight_tiles()).clamp(1, blocks(self.batch))
     }
 
     fn constants(&self) -> [(&'static str, f64); 7] {
@@ -115,12 +115,8 @@ impl Geometry {
 
     /// The partial sums of the gradients of weights and bias.
     pub fn weight_gradient(self, b: Buffers, g: Gradients) -> Result<Launch> {
-        let bindings = [
-            ("input", b.input),
-            ("output_grad", g.output),
-            ("weight_grad", g.weight),
-            ("bias_grad", g.bias),
-        ];
+        let bindings =
+            [("input", b.input), ("output_grad", g.output), ("weight_grad", g.weight), ("bias_grad", g.bias)];
         let twin = move |args: &mut Args<'_>| {
             let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
             weight_gradient(&self, args.f32("input"), args.f32("output_grad"), weight_grad, bias_grad);
@@ -218,40 +214,44 @@ fn row_tiles(blocks: usize, rows: usize) -> impl Iterator<Item = (usize, usize, 
 fn forward(g: &Geometry, input: &[f32], weight: &[f32], bias: &[f32], output: &mut [f32]) {
     let work = row_tiles(blocks(g.batch), g.outputs);
     let outputs = cut(output, work.clone().map(|(_, _, n)| n * LANES));
-    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(|((block, first, _), output)| {
-        vectorize(Rows {
-            inputs: g.inputs,
-            across: g.inputs,
-            along: 1,
-            weight: &weight[first * g.inputs..],
-            start: bias.get(first..).unwrap_or_default(),
-            input: &input[block * g.inputs * LANES..][..g.inputs * LANES],
-            output,
-        });
-        if let Some(activation) = g.activation {
-            output.iter_mut().for_each(|y| *y = activation.value(*y));
-        }
-    });
+    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(
+        |((block, first, _), output)| {
+            vectorize(Rows {
+                inputs: g.inputs,
+                across: g.inputs,
+                along: 1,
+                weight: &weight[first * g.inputs..],
+                start: bias.get(first..).unwrap_or_default(),
+                input: &input[block * g.inputs * LANES..][..g.inputs * LANES],
+                output,
+            });
+            if let Some(activation) = g.activation {
+                output.iter_mut().for_each(|y| *y = activation.value(*y));
+            }
+        },
+    );
 }
 
 fn input_gradient(g: &Geometry, input: &[f32], weight: &[f32], output_grad: &[f32], input_grad: &mut [f32]) {
     let work = row_tiles(blocks(g.batch), g.inputs);
     let outputs = cut(input_grad, work.clone().map(|(_, _, n)| n * LANES));
-    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(|((block, first, _), output)| {
-        vectorize(Rows {
-            inputs: g.outputs,
-            across: 1,
-            along: g.inputs,
-            weight: &weight[first..],
-            start: &[],
-            input: &output_grad[block * g.outputs * LANES..][..g.outputs * LANES],
-            output,
-        });
-        if let Some(activation) = g.input_activation {
-            let input = &input[(block * g.inputs + first) * LANES..];
-            output.iter_mut().zip(input).for_each(|(grad, &y)| *grad *= activation.slope_by_value(y));
-        }
-    });
+    work.zip(outputs).collect::<Vec<_>>().into_par_iter().with_min_len(4).for_each(
+        |((block, first, _), output)| {
+            vectorize(Rows {
+                inputs: g.outputs,
+                across: 1,
+                along: g.inputs,
+                weight: &weight[first..],
+                start: &[],
+                input: &output_grad[block * g.outputs * LANES..][..g.outputs * LANES],
+                output,
+            });
+            if let Some(activation) = g.input_activation {
+                let input = &input[(block * g.inputs + first) * LANES..];
+                output.iter_mut().zip(input).for_each(|(grad, &y)| *grad *= activation.slope_by_value(y));
+            }
+        },
+    );
 }
 
 /// Rows of weights that a thread sums at once.
@@ -334,7 +334,13 @@ fn outer<S: Simd, const O: usize, const I: usize>(
     }
 }
 
-fn weight_gradient(g: &Geometry, input: &[f32], output_grad: &[f32], weight_grad: &mut [f32], bias_grad: &mut [f32]) {
+fn weight_gradient(
+    g: &Geometry,
+    input: &[f32],
+    output_grad: &[f32],
+    weight_grad: &mut [f32],
+    bias_grad: &mut [f32],
+) {
     let rows = || tiles(g.outputs, GRADIENT_ROWS);
     let mut weights = Vec::new();
     for split in weight_grad.chunks_mut(padded(g.weights())).take(g.splits()) {

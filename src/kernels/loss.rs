@@ -54,16 +54,19 @@ impl Geometry {
         (4 * blocks(self.batch) * LANES * (passes * self.classes + 4)) as u64
     }
 
-    /// Loss and verdict of each image, and the gradient of the mean loss.
-    pub fn cross_entropy_gradient(self, b: Buffers, logits_grad: Range) -> Result<Launch> {
+    /// Loss and verdict of each image, and the gradient of the mean loss; clears the step's flags.
+    pub fn cross_entropy_gradient(self, b: Buffers, logits_grad: Range, metrics: Range) -> Result<Launch> {
         let bindings = [
             ("logits", b.logits),
             ("labels", b.labels),
             ("order", b.order),
             ("rows", b.rows),
             ("logits_grad", logits_grad),
+            ("metrics", metrics),
         ];
         let twin = move |args: &mut Args<'_>| {
+            // The launches after this one only add flags.
+            args.u32_mut("metrics")[args.step.slot as usize * RECORD + 3] = 0;
             let gradient = args.f32_mut("logits_grad");
             cross_entropy(&self, args, Some(gradient));
         };
@@ -105,17 +108,25 @@ impl Geometry {
         let twin = move |args: &mut Args<'_>| {
             let step = args.step;
             let rows = args.f32("summed");
-            let (loss, right) =
-                rows.chunks_exact(2).fold((0.0, 0.0), |(loss, right), row| (loss + row[0], right + row[1]));
             let record = &mut args.u32_mut("metrics")[step.slot as usize * RECORD..][..RECORD];
-            let flags = if loss.is_finite() { 0 } else { LOSS_NOT_FINITE };
-            record.copy_from_slice(&[loss.to_bits(), right as u32, step.count, flags]);
+            record[3] = 0;
+            sum_into(record, rows, step.count);
         };
         let bindings = [("summed", rows), ("metrics", metrics)];
         let flop = 2 * (blocks(self.batch) * LANES) as u64;
         let launch =
             Launch::new(("loss", "sum_rows"), &self.constants(), [1, 1, 1], &bindings, flop, Arc::new(twin))?;
         Ok(launch.with_bytes(4 * (rows.len + RECORD) as u64))
+    }
+}
+
+/// Sums a batch's rows into its record, and adds the flag of a loss that is not finite.
+pub(super) fn sum_into(record: &mut [u32], rows: &[f32], count: u32) {
+    let add = |(loss, right): (f32, f32), row: &[f32]| (loss + row[0], right + row[1]);
+    let (loss, right) = rows.chunks_exact(2).fold((0.0, 0.0), add);
+    record[..3].copy_from_slice(&[loss.to_bits(), right as u32, count]);
+    if !loss.is_finite() {
+        record[3] |= LOSS_NOT_FINITE;
     }
 }
 

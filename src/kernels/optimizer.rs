@@ -1,4 +1,5 @@
-//! `shaders/optimizer.wgsl`: one launch that finishes every gradient and updates every parameter.
+//! `shaders/optimizer.wgsl`: one launch that finishes every gradient, updates every parameter and sums the
+//! batch's metrics.
 
 use std::sync::Arc;
 
@@ -6,8 +7,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::activation::grid;
-use super::loss::RECORD;
-use super::{Args, CHUNK, Launch, Range};
+use super::loss::{RECORD, sum_into};
+use super::{Args, CHUNK, LANES, Launch, Range, WORKGROUP};
 use crate::error::{Error, Result};
 
 /// Set in a record's flags when a gradient is not finite.
@@ -126,11 +127,13 @@ impl Optimizer {
         ((1.0 / keep(self.beta1)) as f32, (1.0 / keep(self.beta2).sqrt()) as f32)
     }
 
-    /// Finishes the gradients and updates the parameters.
+    /// Finishes the gradients, updates the parameters and sums the batch's metrics.
     pub fn launch(self, b: Buffers) -> Result<Launch> {
         let vectors = b.parameters.len / 4;
-        let (grid, row) = grid(vectors);
+        // One workgroup more, for the metrics.
+        let (grid, row) = grid(vectors + WORKGROUP);
         let constants = [
+            ("BLOCKS", (b.rows.len / (2 * LANES)) as f64),
             ("VECTORS", vectors as f64),
             ("ROW", row as f64),
             ("MOMENTUM", f64::from(self.momentum)),
@@ -148,13 +151,15 @@ impl Optimizer {
             ("moment2", b.moment2),
             ("segments", b.segments),
             ("metrics", b.metrics),
+            ("rows", b.rows),
         ];
         let moments = match self.rule {
             Rule::Sgd => 0,
             Rule::Momentum | Rule::Nesterov => 1,
             Rule::Rmsprop | Rule::Adam | Rule::Adamw => 2,
         };
-        let bytes = 4 * (b.parameters.len * (3 + 2 * moments) + b.gradients.len + b.segments.len) as u64;
+        let bytes =
+            4 * (b.parameters.len * (3 + 2 * moments) + b.gradients.len + b.segments.len + b.rows.len) as u64;
         let twin = move |args: &mut Args<'_>| update(&self, args);
         let flop = [2, 4, 6, 9, 12, 14][self.rule as usize] * b.parameters.len as u64;
         let launch =
@@ -178,6 +183,8 @@ pub struct Buffers {
     pub segments: Range,
     /// The metrics ring.
     pub metrics: Range,
+    /// Loss, and 1 if right, of each image of the batch.
+    pub rows: Range,
 }
 
 /// Where the gradient of [`CHUNK`] parameters lies, in vectors of four floats.
@@ -227,8 +234,11 @@ fn update(o: &Optimizer, args: &mut Args<'_>) {
             chunk(o, &step, segment.trainable != 0, p, g, m, v)
         })
         .reduce(|| false, |a, b| a | b);
+    let rows = args.f32("rows");
+    let record = &mut args.u32_mut("metrics")[step.slot as usize * RECORD..][..RECORD];
+    sum_into(record, rows, step.count);
     if bad {
-        args.u32_mut("metrics")[step.slot as usize * RECORD + 3] |= GRADIENT_NOT_FINITE;
+        record[3] |= GRADIENT_NOT_FINITE;
     }
 }
 

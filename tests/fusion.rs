@@ -1,0 +1,140 @@
+//! Fused plans compute what unfused plans compute: the same launches' sums in another grouping, on each backend.
+
+use lenet::Network;
+use lenet::backend::{Backend, gpu};
+use lenet::kernels::Step;
+use lenet::kernels::optimizer::{Optimizer, Rule};
+use lenet::plan::{Options, Phase, Plan};
+use lenet::train::Session;
+
+/// Fusing changes the order of f32 sums of at most a few thousand terms of similar size.
+const RELATIVE: f32 = 2e-4;
+
+const NETWORKS: [&str; 4] = [
+    include_str!("../assets/nets/lenet5.toml"),
+    include_str!("../assets/nets/lenet5-tanh.toml"),
+    include_str!("../assets/nets/lenet5-sigmoid.toml"),
+    // Odd sizes, padding, filters of 3 and 4, a pool that cannot be fused, activations that cannot.
+    r#"
+name = "mixed"
+input = { channels = 3, height = 13, width = 11, pad = 1, mean = 0.2, deviation = 0.7 }
+layers = [
+    { conv2d = { channels = 5, kernel = 3, padding = 1 } }, "tanh", { max_pool2d = { kernel = 2 } },
+    { conv2d = { channels = 7, kernel = [3, 4], padding = 2 } }, { average_pool2d = { kernel = 2 } },
+    { conv2d = { channels = 6, kernel = 2, padding = 1 } }, "scaled_tanh", { average_pool2d = { kernel = 2 } },
+    { conv2d = { channels = 4, kernel = 2 } }, "silu",
+    "flatten", { linear = { outputs = 9 } }, "sigmoid", { linear = { outputs = 7, bias = false } }, "gelu",
+    { linear = { outputs = 4 } },
+]
+"#,
+];
+
+/// Gradients after one step and parameters after three, as (name, values).
+fn run(network: &Network, options: &Options, device: Option<&gpu::Device>) -> Vec<(String, Vec<f32>)> {
+    let plan = Plan::new(network, options).expect("a plan");
+    let backend = match device {
+        Some(device) => pollster::block_on(Backend::gpu(device, &plan.program)).expect("a backend"),
+        None => Backend::cpu(&plan.program),
+    };
+    let data = plan.train_data;
+    let mut session = Session::new(plan, backend);
+    let initial = network.initial(7).expect("weights");
+    session.set_parameters(initial.iter().map(Vec::as_slice)).expect("parameters fit");
+    let words: Vec<u32> =
+        (0..data.images.len as u32).map(|i| i.wrapping_mul(2_654_435_761).rotate_left(7)).collect();
+    session.backend().write(data.images, &words).expect("images fit");
+    let labels: Vec<u32> = (0..data.labels.len as u32).map(|i| i % 4).collect();
+    session.backend().write(data.labels, &labels).expect("labels fit");
+    let step = |cursor: usize, count: usize| Step {
+        cursor: cursor as u32,
+        count: count as u32,
+        learning_rate: 0.05,
+        correction1: 1.0,
+        correction2: 1.0,
+        ..Step::default()
+    };
+    let mut found = Vec::new();
+    session.backend().run(Phase::Train, &[step(0, options.batch)]).expect("a step");
+    let gradients = pollster::block_on(session.read(session.plan().gradients)).expect("gradients");
+    for (parameter, values) in session.plan().split_gradients(&gradients) {
+        found.push((format!("{} gradient", parameter.name), values.to_vec()));
+    }
+    // The last batch is ragged.
+    let ragged = options.batch.div_ceil(2);
+    session
+        .backend()
+        .run(Phase::Train, &[step(options.batch, options.batch), step(5, ragged)])
+        .expect("steps");
+    let parameters = pollster::block_on(session.parameters()).expect("parameters");
+    for (parameter, values) in session.plan().split(&parameters) {
+        found.push((parameter.name.clone(), values.to_vec()));
+    }
+    let metrics = pollster::block_on(session.read(session.plan().metrics)).expect("metrics");
+    found.push(("loss".into(), vec![metrics[0]]));
+    found
+}
+
+fn compare(case: &str, a: &[(String, Vec<f32>)], b: &[(String, Vec<f32>)]) {
+    assert_eq!(a.len(), b.len());
+    for ((name, a), (_, b)) in a.iter().zip(b) {
+        let size = b.iter().fold(0f32, |most, b| most.max(b.abs()));
+        for (i, (a, b)) in a.iter().zip(b).enumerate() {
+            assert!(
+                (a - b).abs() <= RELATIVE * size,
+                "{case}: {name}[{i}] is {a}, unfused {b} (largest {size})"
+            );
+        }
+    }
+}
+
+fn check(device: Option<&gpu::Device>, batches: &[usize], fills: &[usize]) {
+    for text in NETWORKS {
+        let network = Network::parse(text).expect("a network");
+        for &batch in batches {
+            let options = Options {
+                batch,
+                train_images: 2 * batch + 5,
+                optimizer: Optimizer::new(Rule::Momentum),
+                ..Options::default()
+            };
+            let plain = run(&network, &Options { fuse: false, ..options.clone() }, None);
+            for &fill in fills {
+                let fused = run(&network, &Options { fill, ..options.clone() }, device);
+                compare(&format!("{} at batch {batch}, fill {fill}", network.name), &fused, &plain);
+            }
+        }
+    }
+}
+
+#[test]
+fn cpu() {
+    check(None, &[1, 19, 64], &[1, 4096]);
+}
+
+#[test]
+fn gpu() {
+    let adapter = pollster::block_on(gpu::adapters()).into_iter().next();
+    let Some(adapter) = adapter else {
+        assert!(
+            std::env::var_os("LENET_REQUIRE_GPU").is_none(),
+            "LENET_REQUIRE_GPU is set, there is no adapter"
+        );
+        eprintln!("skipped: there is no adapter");
+        return;
+    };
+    let device = pollster::block_on(gpu::Device::open(&adapter)).expect("a device");
+    check(Some(&device), &[35], &[256]);
+}
+
+#[test]
+fn twelve_launches() {
+    for rule in Rule::ALL {
+        for batch in [1, 64, 1000] {
+            let options = Options { batch, optimizer: Optimizer::new(rule), ..Options::default() };
+            for name in ["lenet5", "lenet5-tanh", "lenet5-sigmoid"] {
+                let plan = Plan::new(&Network::preset(name).expect("a preset"), &options).expect("a plan");
+                assert_eq!(plan.program.train.len(), 12, "{name} at batch {batch}: {:?}", plan.program.train);
+            }
+        }
+    }
+}
