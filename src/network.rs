@@ -498,7 +498,10 @@ impl Layer {
                 within("stride", 1, &c.stride.0)?;
                 within("padding", 0, &c.padding.0)?;
                 within("dilation", 1, &c.dilation.0)?;
-                if c.groups == 0 || input.channels % c.groups != 0 || c.channels % c.groups != 0 {
+                if c.groups == 0
+                    || !input.channels.is_multiple_of(c.groups)
+                    || !c.channels.is_multiple_of(c.groups)
+                {
                     return Err(wrong(format!(
                         "{} groups do not divide {} input and {} output channels",
                         c.groups, input.channels, c.channels

@@ -597,7 +597,7 @@ fn softmax_cross_entropy() {
             let logits_grad = rig.result("logits_grad", classes, batch);
             let metrics = rig.poisoned("metrics", loss::RECORD);
             let launches = vec![
-                g.cross_entropy_gradient(buffers, logits_grad).unwrap(),
+                g.cross_entropy_gradient(buffers, logits_grad, metrics).unwrap(),
                 g.sum_rows(buffers.rows, metrics).unwrap(),
             ];
             let ran = rig.run(launches, step(count));

@@ -212,7 +212,9 @@ impl Activation {
 
 /// The number by which launches that end with an activation, or multiply by its derivative, know it.
 pub(crate) fn fused_code(activation: Option<Activation>) -> f64 {
-    activation.filter(|activation| activation.by_value()).map_or(99.0, |activation| f64::from(activation.code().0))
+    activation
+        .filter(|activation| activation.by_value())
+        .map_or(99.0, |activation| f64::from(activation.code().0))
 }
 
 /// Elements that a thread takes at once.

@@ -320,7 +320,11 @@ fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, shift: isize, 
 }
 
 /// The input with its columns of padding, and its width; the input itself where there is none.
-pub(super) fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<f32>) -> (&'a [f32], usize) {
+pub(super) fn with_padding<'a>(
+    g: &Geometry,
+    input: &'a [f32],
+    scratch: &'a mut Vec<f32>,
+) -> (&'a [f32], usize) {
     let width = g.in_size[1] + 2 * g.pad[1];
     if g.pad[1] == 0 {
         return (input, width);
@@ -576,10 +580,10 @@ fn tap_sums<S: Simd, const O: usize, const T: usize>(
             }
         }
     }
-    for o in 0..O {
+    for (o, sums) in sums.into_iter().enumerate() {
         let at = ((done + o) * g.group_in() + c) * g.taps() + ky * g.kernel[1] + kx;
-        for t in 0..T {
-            work.weight_grad[at + t] = simd.reduce_sum_f32s(sums[o][t]);
+        for (weight, sum) in work.weight_grad[at..at + T].iter_mut().zip(sums) {
+            *weight = simd.reduce_sum_f32s(sum);
         }
     }
 }

@@ -327,9 +327,10 @@ fn outer<S: Simd, const O: usize, const I: usize>(
             }
         }
     }
-    for o in 0..O {
-        for k in 0..I {
-            work.weight_grad[(done + o) * g.inputs + i + k] = simd.reduce_sum_f32s(sums[o][k]);
+    for (o, sums) in sums.into_iter().enumerate() {
+        let at = (done + o) * g.inputs + i;
+        for (weight, sum) in work.weight_grad[at..at + I].iter_mut().zip(sums) {
+            *weight = simd.reduce_sum_f32s(sum);
         }
     }
 }

@@ -75,10 +75,7 @@ pub(crate) fn wide_mut<S: Simd>(values: &mut [f32]) -> &mut [S::f32s] {
 }
 
 /// Cuts consecutive pieces of the given lengths off `rest`, so that threads can write them at once.
-pub(crate) fn cut<'a, T>(
-    mut rest: &'a mut [T],
-    lengths: impl IntoIterator<Item = usize>,
-) -> Vec<&'a mut [T]> {
+pub(crate) fn cut<T>(mut rest: &mut [T], lengths: impl IntoIterator<Item = usize>) -> Vec<&mut [T]> {
     lengths
         .into_iter()
         .map(|len| {
