@@ -740,7 +740,13 @@ fn check_network(text: &str, batch: usize, count: usize, seed: u64) {
     let network = Network::parse(text).unwrap();
     let smoothing = 0.125;
     let (cursor, stored) = (3, count + 5);
-    let options = Options { batch, smoothing: smoothing as f32, train_images: stored, ..Options::default() };
+    let options = Options {
+        batch,
+        smoothing: smoothing as f32,
+        train_images: stored, // Enough that every gradient is several partial sums where there are several blocks.
+        fill: 1 << 14,
+        ..Options::default()
+    };
     let plan = Plan::new(&network, &options).unwrap();
     let mut backend = Backend::cpu(&plan.program);
     let mut random = Random(seed);

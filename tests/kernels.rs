@@ -641,7 +641,7 @@ fn conv_pool_cases() -> Vec<Case> {
             ..fused
         },
         Fused {
-            conv: Conv { channels: [5, 2], size: [7, 8], kernel: [3, 4], pad: [2, 1], batch: 17, ..CONV },
+            conv: Conv { channels: [5, 2], size: [7, 9], kernel: [3, 4], pad: [2, 1], batch: 17, ..CONV },
             average: true,
             activation: Some(Tanh),
             input_activation: Some(Tanh),
@@ -1101,7 +1101,9 @@ fn optimizer_case(what: &str, settings: Optimizer, bad: bool) -> Case {
 // The table, and its tests
 
 /// Every shader's cases.
-const TABLE: [(&str, fn() -> Vec<Case>); 8] = [
+type Cases = fn() -> Vec<Case>;
+
+const TABLE: [(&str, Cases); 8] = [
     ("activation", activation_cases),
     ("batch", batch_cases),
     ("conv2d", conv2d_cases),
@@ -1199,24 +1201,36 @@ fn every_entry_point_has_a_case() {
     assert!(missing.is_empty(), "no case in tests/kernels.rs for {missing:?}");
 }
 
+/// The value of a constant in every launch that has it.
+fn constants<const N: usize>(cases: &[Case], names: [&str; N]) -> BTreeSet<[usize; N]> {
+    let of = |launch: &Launch, name: &str| {
+        launch.constants.iter().find(|(other, _)| *other == name).map(|(_, value)| *value as usize)
+    };
+    let mut found = BTreeSet::new();
+    for launch in cases.iter().flat_map(|case| &case.program.train) {
+        let values: Vec<usize> = names.iter().filter_map(|name| of(launch, name)).collect();
+        found.extend(<[usize; N]>::try_from(values));
+    }
+    found
+}
+
 #[test]
-fn weight_gradients_have_cases_with_every_kind_of_partial_sums() {
+fn weight_gradients_have_cases_of_every_kind() {
     for (shader, cases) in [("conv2d", conv2d_cases()), ("linear", linear_cases())] {
-        let found: Vec<(usize, usize)> = cases
-            .iter()
-            .flat_map(|case| &case.program.train)
-            .filter(|launch| launch.entry.name == "weight_gradient")
-            .map(|launch| {
-                let of =
-                    |name: &str| launch.constants.iter().find(|(other, _)| *other == name).map(|pair| pair.1);
-                (of("SPLITS").expect("SPLITS") as usize, of("BLOCKS").expect("BLOCKS") as usize)
-            })
-            .collect();
-        let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&(splits, blocks)| kind(splits, blocks));
+        let found = constants(&cases, ["SPLITS", "BLOCKS"]);
+        let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&[splits, blocks]| kind(splits, blocks));
         assert!(any(|splits, blocks| splits == 1 && blocks == 1), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits == 1 && blocks > 1), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits > 1 && splits == blocks), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits > 1 && splits < blocks), "{shader}: {found:?}");
+    }
+    let cases = conv_pool_cases();
+    let found = constants(&cases, ["ROW_SPLITS", "OUT_HEIGHT"]);
+    assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 == splits), "{found:?}");
+    assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 % splits != 0), "{found:?}");
+    for name in ["COLUMNS", "IN_COLUMNS"] {
+        let found = constants(&cases, [name]);
+        assert!(found.contains(&[2]) && found.contains(&[10]) && found.len() > 2, "{name}: {found:?}");
     }
 }
 
