@@ -71,6 +71,16 @@ impl Device {
         &self.name
     }
 
+    /// Invocations that fill the device, for [`Options::fill`](crate::plan::Options::fill): a model by the kind
+    /// of adapter, not a measurement.
+    pub fn fill(&self) -> usize {
+        match self.device.adapter_info().device_type {
+            wgpu::DeviceType::DiscreteGpu => 16_384,
+            wgpu::DeviceType::Cpu => 256,
+            _ => 4_096,
+        }
+    }
+
     /// The device itself.
     pub fn device(&self) -> &wgpu::Device {
         &self.device

@@ -1,7 +1,7 @@
 //! Which device runs the work: `--device auto|cpu|gpu|NAME|INDEX`, and why.
 
 use lenet::backend::{Backend, Cpu, gpu};
-use lenet::plan::{Plan, Program};
+use lenet::plan::{Options, Plan, Program};
 use lenet::train::Session;
 
 use super::{Failure, Outcome};
@@ -19,6 +19,11 @@ pub struct Chosen {
 }
 
 impl Chosen {
+    /// Invocations that fill it.
+    pub fn fill(&self) -> usize {
+        self.gpu.as_ref().map_or(Options::default().fill, gpu::Device::fill)
+    }
+
     /// Puts a plan on it.
     pub fn session(&self, plan: Plan) -> Outcome<Session> {
         let backend = match &self.gpu {

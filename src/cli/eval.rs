@@ -42,7 +42,7 @@ pub fn session(
     test: &Dataset,
     batch: usize,
 ) -> Outcome<Session> {
-    let options = Options { batch, eval_images: test.len(), ..Options::default() };
+    let options = Options { batch, eval_images: test.len(), fill: chosen.fill(), ..Options::default() };
     let mut session = chosen.session(Plan::new(network, &options)?)?;
     session.set_parameters(parameters.iter().copied())?;
     session.set_evaluation(test)?;

@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Outcome {
     }
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);
-    let options = Options { batch: pictures.len().min(128), ..Options::default() };
+    let options = Options { batch: pictures.len().min(128), fill: chosen.fill(), ..Options::default() };
     let mut session = chosen.session(Plan::new(&model.network, &options)?)?;
     session.set_parameters(model.parameters.iter().map(Vec::as_slice))?;
     let probabilities = block_on(session.predict(&pixels))?;

@@ -368,8 +368,12 @@ pub fn run(args: Args) -> Outcome<u8> {
         (Some(path), None) => Some(Model::load(path, Some(network.clone()))?),
         _ => None,
     };
-    let plan = Plan::new(&network, &Trainer::options(&record.training, &train, &evaluation))?;
+    let mut options = Trainer::options(&record.training, &train, &evaluation);
+    // Settings are refused before a device is opened.
+    Plan::new(&network, &options)?;
     let chosen = device::choose(&record.device)?;
+    options.fill = chosen.fill();
+    let plan = Plan::new(&network, &options)?;
     say(&chosen.line);
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;

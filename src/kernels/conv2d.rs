@@ -1,6 +1,6 @@
 //! `shaders/conv2d.wgsl`: 2-D convolution (cross-correlation) and its gradients.
 //!
-//! The CPU twins share one routine, [`correlate`]: the input's gradient is a correlation of the upstream
+//! The CPU twins share one routine, `correlate`: the input's gradient is a correlation of the upstream
 //! gradient, spread out by the stride, with the flipped filters.
 
 use std::sync::{Arc, Mutex, PoisonError};
