@@ -940,11 +940,18 @@ fn loss_cases() -> Vec<Case> {
         let metrics = case.add("metrics", &poison, POISON_U32, &[record], Compare::Metrics);
         let buffers = loss::Buffers { logits, labels, order, rows: trained };
         case.steps = vec![Step { cursor, count, slot: 2, ..Step::default() }];
-        case.launch(g.cross_entropy_gradient(buffers, logits_grad, metrics));
+        // Only the flags are cleared; the record is written at the step's end.
+        let flags = 2 * RECORD + 3..2 * RECORD + 4;
+        let cleared = case.add("cleared", &poison, POISON_U32, &[flags], Compare::Bits);
+        case.launch(g.cross_entropy_gradient(buffers, logits_grad, cleared));
         case.launch(g.cross_entropy(loss::Buffers { rows: evaluated, ..buffers }));
         case.launch(g.softmax(logits, probabilities));
         case.launch(g.sum_rows(trained, metrics));
-        case.expected = vec![(metrics, 2 * RECORD + 2, count), (metrics, 2 * RECORD + 3, 0)];
+        case.expected = vec![
+            (metrics, 2 * RECORD + 2, count),
+            (metrics, 2 * RECORD + 3, 0),
+            (cleared, 2 * RECORD + 3, 0),
+        ];
         cases.push(case);
     }
     // A loss that is not finite raises the flag.
@@ -1063,12 +1070,18 @@ fn optimizer_case(what: &str, settings: Optimizer, bad: bool) -> Case {
     let values: Vec<f32> = random.floats(parameter).into_iter().map(|v| 0.1 + v * v).collect();
     let moment2 = case.updated("moment2", &values, if used > 1 { &changed } else { &none }, UPDATES);
     let segments = case.integers("segments", bytemuck::cast_slice(&segments));
-    // Each step writes its own record; the loss' flag is there already.
-    let records: Vec<u32> = (0..5).flat_map(|slot| [POISON_U32, slot, 16, LOSS_NOT_FINITE]).collect();
+    // Each step writes its own record, and keeps the flags that are there.
+    const OTHER_FLAG: u32 = 4;
+    let records: Vec<u32> = (0..5).flat_map(|slot| [POISON_U32, slot, 16, OTHER_FLAG]).collect();
     let written: Vec<_> = (1..4).map(|slot| slot * RECORD..slot * RECORD + 4).collect();
     let metrics = case.add("metrics", &records, POISON_U32, &written, Compare::Metrics);
-    let values: Vec<f32> =
+    case.buffers[metrics.buffer.0].nan = bad;
+    let mut values: Vec<f32> =
         (0..5 * LANES).flat_map(|_| [3.0 * random.float(), random.below(2) as f32]).collect();
+    if bad {
+        flags |= LOSS_NOT_FINITE;
+        values[2 * 70] = f32::NAN;
+    }
     let rows = case.floats("rows", &values);
     case.steps = (1..4)
         .map(|time| {
@@ -1088,10 +1101,7 @@ fn optimizer_case(what: &str, settings: Optimizer, bad: bool) -> Case {
     }));
     case.expected = (1..4)
         .flat_map(|slot| {
-            [
-                (metrics, slot * RECORD + 2, 70 + slot as u32),
-                (metrics, slot * RECORD + 3, LOSS_NOT_FINITE | flags),
-            ]
+            [(metrics, slot * RECORD + 2, 70 + slot as u32), (metrics, slot * RECORD + 3, OTHER_FLAG | flags)]
         })
         .collect();
     case
@@ -1100,9 +1110,10 @@ fn optimizer_case(what: &str, settings: Optimizer, bad: bool) -> Case {
 // ---------------------------------------------------------------------------------------------------------
 // The table, and its tests
 
-/// Every shader's cases.
+/// Makes the cases of one shader.
 type Cases = fn() -> Vec<Case>;
 
+/// Every shader's cases.
 const TABLE: [(&str, Cases); 8] = [
     ("activation", activation_cases),
     ("batch", batch_cases),
