@@ -101,7 +101,10 @@ impl Device {
     fn error(&self, error: &wgpu::Error) -> Error {
         match self.check() {
             Err(lost) => lost,
-            Ok(()) if error.to_string().contains("lost") => Error::DeviceLost(error.to_string()),
+            // A lent device has its owner's handler: there the message is all there is.
+            Ok(()) if ["lost", "destroyed"].iter().any(|word| error.to_string().contains(word)) => {
+                Error::DeviceLost(error.to_string())
+            }
             Ok(()) => Error::Device(error.to_string()),
         }
     }
@@ -349,6 +352,8 @@ impl Gpu {
 
     /// The errors that have arrived so far. Never waits.
     fn report(&mut self) -> Result<()> {
+        // A loss is told only to those who poll; in a browser this does nothing.
+        let _ = self.device.device.poll(wgpu::PollType::Poll);
         let mut first = self.device.check();
         let device = &self.device;
         self.caught.retain_mut(|caught| match poll_once(caught.as_mut()) {
