@@ -10,12 +10,16 @@ if ! command -v apt-get >/dev/null || [ "$(id -u)" != 0 ]; then
     exit 0
 fi
 # Debian 12 itself has Mesa 22.3, which is ten times slower at what compute shaders do most; its backports have 25.
-if grep -qs bookworm /etc/os-release && ! grep -rqs bookworm-backports /etc/apt/sources.list /etc/apt/sources.list.d; then
-    mirror=$(grep -rhoE 'https?://[^ ]+/debian/?' /etc/apt/sources.list /etc/apt/sources.list.d 2>/dev/null | head -n 1)
-    echo "deb ${mirror:-http://deb.debian.org/debian} bookworm-backports main" > /etc/apt/sources.list.d/backports.list
+sources=/etc/apt/sources.list.d/debian.sources
+if grep -qs '^Suites:.*bookworm-updates' "$sources" && ! grep -qs bookworm-backports "$sources"; then
+    cp "$sources" "$sources.before"
+    sed -i '/^Suites:.*bookworm-updates/s/$/ bookworm-backports/' "$sources"
+    # A mirror without backports must not keep the stock driver from being installed.
+    apt-get update -qq || cp "$sources.before" "$sources"
+    rm "$sources.before"
 fi
 apt-get update -qq
-if apt-cache policy mesa-vulkan-drivers | grep -q bookworm-backports; then
+if grep -qs bookworm-backports "$sources"; then
     apt-get install -y -qq -t bookworm-backports mesa-vulkan-drivers libvulkan1
 else
     apt-get install -y -qq mesa-vulkan-drivers libvulkan1
