@@ -36,9 +36,9 @@
 //! # What the library promises
 //!
 //! Construction and read-back are the only asynchronous calls. Failures of the device, its loss among them, are
-//! [`Error`]s; nothing that a caller or a file gives makes the library panic. It starts no thread but a short one
-//! that waits for a read-back that is awaited, opens no file but those it is given, and keeps no global state.
-//! The same seed on the same backend gives the same bits.
+//! [`Error`]s; nothing that a caller or a file gives makes the library panic. Its threads are those of rayon's
+//! pool, for the CPU backend and for compiling pipelines, and a short one that waits for a read-back which is
+//! awaited. It opens no file but those it is given. The same seed on the same backend gives the same bits.
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
