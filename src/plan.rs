@@ -7,7 +7,8 @@
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
 use crate::kernels::{
-    CHUNK, LANES, Launch, Range, batch, blocks, conv_pool, conv2d, linear, loss, padded, pool2d,
+    CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, batch, blocks, conv_pool, conv2d, linear, loss,
+    padded, pool2d,
 };
 use crate::network::{Activation, Conv2d, Layer, Linear, Network, Parameter, Placed, Pool2d, Size};
 
@@ -307,6 +308,13 @@ struct Weights {
     bias: Range,
     weight_grad: Range,
     bias_grad: Range,
+}
+
+impl Weights {
+    /// Beside the gradient that arrives.
+    fn gradients(&self, output: Range) -> Gradients {
+        Gradients { output, weight: self.weight_grad, bias: self.bias_grad }
+    }
 }
 
 impl Plan {
@@ -684,12 +692,8 @@ impl Node {
         self.weights.ok_or_else(|| Error::Network("a layer's parameters were not placed".into()))
     }
 
-    fn conv(&self, w: Weights) -> conv2d::Buffers {
-        conv2d::Buffers { input: self.input, weight: w.weight, bias: w.bias, output: self.output }
-    }
-
-    fn linear(&self, w: Weights) -> linear::Buffers {
-        linear::Buffers { input: self.input, weight: w.weight, bias: w.bias, output: self.output }
+    fn buffers(&self, w: Weights) -> LayerBuffers {
+        LayerBuffers { input: self.input, weight: w.weight, bias: w.bias, output: self.output }
     }
 
     fn conv_pool(&self, w: Weights, data: Data, g: &conv_pool::Geometry) -> conv_pool::Buffers {
@@ -706,9 +710,9 @@ impl Node {
     fn forward(&self, data: Data, save: bool) -> Result<Launch> {
         let (input, output) = (self.input, self.output);
         match &self.op {
-            Op::Conv2d(g) => g.forward(self.conv(self.weights()?)),
+            Op::Conv2d(g) => g.forward(self.buffers(self.weights()?)),
             Op::ConvPool(g) => g.forward(self.conv_pool(self.weights()?, data, g), save),
-            Op::Linear(g) => g.forward(self.linear(self.weights()?)),
+            Op::Linear(g) => g.forward(self.buffers(self.weights()?)),
             Op::MaxPool(g) => g.max_forward(input, output, self.saved),
             Op::AveragePool(g) => g.average_forward(input, output),
             Op::Activation(a) => a.forward(input, output),
@@ -728,31 +732,28 @@ impl Node {
         match &self.op {
             Op::Conv2d(g) => {
                 let w = self.weights()?;
-                let gradients =
-                    conv2d::Gradients { output: gradient, weight: w.weight_grad, bias: w.bias_grad };
-                launches.push(g.weight_gradient(self.conv(w), gradients)?);
+                let gradients = w.gradients(gradient);
+                launches.push(g.weight_gradient(self.buffers(w), gradients)?);
                 if let Some(input_grad) = input_grad {
-                    launches.push(g.input_gradient(self.conv(w), gradients, input_grad)?);
+                    launches.push(g.input_gradient(self.buffers(w), gradients, input_grad)?);
                 }
             }
             Op::ConvPool(g) => {
                 let w = self.weights()?;
-                let gradients =
-                    conv2d::Gradients { output: gradient, weight: w.weight_grad, bias: w.bias_grad };
+                let gradients = w.gradients(gradient);
                 launches.push(g.backward(self.conv_pool(w, data, g), gradients, input_grad)?);
             }
             Op::Linear(g) => {
                 let w = self.weights()?;
-                let gradients =
-                    linear::Gradients { output: gradient, weight: w.weight_grad, bias: w.bias_grad };
+                let gradients = w.gradients(gradient);
                 match input_grad {
                     Some(input_grad) if fuse => {
-                        launches.push(g.backward(self.linear(w), gradients, input_grad)?)
+                        launches.push(g.backward(self.buffers(w), gradients, input_grad)?)
                     }
-                    _ => launches.push(g.weight_gradient(self.linear(w), gradients)?),
+                    _ => launches.push(g.weight_gradient(self.buffers(w), gradients)?),
                 }
                 if let Some(input_grad) = input_grad.filter(|_| !fuse) {
-                    launches.push(g.input_gradient(self.linear(w), gradients, input_grad)?);
+                    launches.push(g.input_gradient(self.buffers(w), gradients, input_grad)?);
                 }
             }
             Op::MaxPool(g) => {

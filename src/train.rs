@@ -212,6 +212,12 @@ impl Metrics {
     }
 }
 
+/// Four pixels a word, the first in the low byte, as the shaders read them.
+fn packed(pixels: &[u8]) -> Vec<u32> {
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+    pixels.chunks(4).map(word).collect()
+}
+
 /// A plan with its backend: everything but the training loop.
 pub struct Session {
     plan: Plan,
@@ -260,13 +266,8 @@ impl Session {
     }
 
     fn upload(&mut self, to: Data, data: &Dataset) -> Result<()> {
-        let words: Vec<u32> = data
-            .images
-            .chunks(4)
-            .map(|bytes| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
-            .collect();
         let labels: Vec<u32> = data.labels.iter().map(|&label| u32::from(label)).collect();
-        self.backend.write(to.images, &words)?;
+        self.backend.write(to.images, &packed(&data.images))?;
         self.backend.write(to.labels, &labels)
     }
 
@@ -277,7 +278,7 @@ impl Session {
     }
 
     /// Runs steps in chunks that fit the metrics ring, each with its read-back.
-    fn queue(&mut self, phase: Phase, steps: &mut [Step]) -> Result<Vec<(usize, Readback)>> {
+    fn queue(&mut self, phase: Phase, steps: &mut [Step]) -> Result<Vec<Readback>> {
         let chunk = self.backend.most_steps().min(RING);
         let mut readbacks = Vec::new();
         for steps in steps.chunks_mut(chunk) {
@@ -286,7 +287,7 @@ impl Session {
             }
             self.backend.run(phase, steps)?;
             let records = Range { len: steps.len() * RECORD, ..self.plan.metrics };
-            readbacks.push((steps.len(), self.backend.read(records)));
+            readbacks.push(self.backend.read(records));
         }
         Ok(readbacks)
     }
@@ -303,14 +304,15 @@ impl Session {
             .collect()
     }
 
-    /// Loss and accuracy over the first `images` of the evaluation data.
+    /// Loss and accuracy over the first `images` of the evaluation data. A loss that is not finite is given as it
+    /// is.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] when the loss is not, and what the device reports.
+    /// What the device reports.
     pub async fn evaluate(&mut self, images: usize) -> Result<Metrics> {
         let mut steps = self.evaluation_steps(images);
         let mut metrics = Metrics::default();
-        for (_, readback) in self.queue(Phase::Evaluate, &mut steps)? {
+        for readback in self.queue(Phase::Evaluate, &mut steps)? {
             readback.await?.chunks_exact(RECORD).for_each(|record| metrics.add(record));
         }
         Ok(metrics)
@@ -333,11 +335,7 @@ impl Session {
         let mut probabilities = Vec::with_capacity(pictures.len() / pixels * classes);
         for pictures in pictures.chunks(batch * pixels) {
             let count = pictures.len() / pixels;
-            let words: Vec<u32> = pictures
-                .chunks(4)
-                .map(|bytes| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
-                .collect();
-            self.backend.write(self.plan.predict_data.images, &words)?;
+            self.backend.write(self.plan.predict_data.images, &packed(pictures))?;
             self.backend.run(Phase::Predict, &[Step { count: count as u32, ..Step::default() }])?;
             let blocked = self.read(self.plan.probabilities).await?;
             probabilities.extend(to_rows(&blocked, classes, count));
@@ -566,7 +564,7 @@ impl Trainer {
             })
             .collect();
         let learning_rate = steps.last().map_or(0.0, |step| step.learning_rate);
-        for (_, readback) in self.session.queue(Phase::Train, &mut steps)? {
+        for readback in self.session.queue(Phase::Train, &mut steps)? {
             self.pending.push_back(Pending::Steps { first: self.queued + 1, learning_rate, readback });
         }
         self.queued += count;
@@ -574,7 +572,7 @@ impl Trainer {
             let mut steps = self.session.evaluation_steps(self.eval_images);
             let readbacks = self.session.queue(Phase::Evaluate, &mut steps)?;
             let last = readbacks.len() - 1;
-            for (i, (_, readback)) in readbacks.into_iter().enumerate() {
+            for (i, readback) in readbacks.into_iter().enumerate() {
                 self.pending.push_back(Pending::Evaluation { last: i == last, readback });
             }
             self.evaluating = true;

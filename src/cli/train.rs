@@ -13,7 +13,7 @@ use lenet::Error;
 use lenet::data::{self, Dataset, Split};
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::network::Network;
-use lenet::plan::Plan;
+use lenet::plan::{Options, Plan};
 use lenet::train::{Advance, Event, Metrics, Schedule, Trainer};
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -368,12 +368,9 @@ pub fn run(args: Args) -> Outcome<u8> {
         (Some(path), None) => Some(Model::load(path, Some(network.clone()))?),
         _ => None,
     };
-    let mut options = Trainer::options(&record.training, &train, &evaluation);
-    // Settings are refused before a device is opened.
-    Plan::new(&network, &options)?;
     let chosen = device::choose(&record.device)?;
-    options.fill = chosen.fill();
-    let plan = Plan::new(&network, &options)?;
+    let options = Trainer::options(&record.training, &train, &evaluation);
+    let plan = Plan::new(&network, &Options { fill: chosen.fill(), ..options })?;
     say(&chosen.line);
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+pub use super::{Gradients, LayerBuffers as Buffers};
+
 use super::simd::{cut, registers, tiles, vectorize, wide, wide_mut};
 use super::{Args, LANES, Launch, Range, blocks, padded};
 use crate::error::Result;
@@ -37,30 +39,6 @@ pub struct Geometry {
     pub bias: bool,
     /// Images in a batch.
     pub batch: usize,
-}
-
-/// The buffers of a convolution's launches.
-#[derive(Debug, Clone, Copy)]
-pub struct Buffers {
-    /// `[in_channels, H, W]` of each image.
-    pub input: Range,
-    /// `[out_channels, in_channels / groups, KH, KW]`.
-    pub weight: Range,
-    /// `[out_channels]`; any range where there is no bias.
-    pub bias: Range,
-    /// `[out_channels, OH, OW]` of each image.
-    pub output: Range,
-}
-
-/// The buffers of the backward launches, beside those of [`Buffers`].
-#[derive(Debug, Clone, Copy)]
-pub struct Gradients {
-    /// The gradient that arrives, shaped like the output.
-    pub output: Range,
-    /// Partial sums of the weights' gradient: [`Geometry::splits`] times `padded(weights)`.
-    pub weight: Range,
-    /// Partial sums of the bias' gradient; any range where there is no bias.
-    pub bias: Range,
 }
 
 impl Geometry {

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+pub use super::{Gradients, LayerBuffers as Buffers};
+
 use super::activation::{Activation, fused_code};
 use super::simd::{cut, registers, tiles, vectorize, wide, wide_mut};
 use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, padded};
@@ -25,30 +27,6 @@ pub struct Geometry {
     pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
-}
-
-/// The buffers of a linear layer's launches.
-#[derive(Debug, Clone, Copy)]
-pub struct Buffers {
-    /// `[inputs]` of each image.
-    pub input: Range,
-    /// `[outputs, inputs]`.
-    pub weight: Range,
-    /// `[outputs]`; any range where there is no bias.
-    pub bias: Range,
-    /// `[outputs]` of each image.
-    pub output: Range,
-}
-
-/// The buffers of the backward launches, beside those of [`Buffers`].
-#[derive(Debug, Clone, Copy)]
-pub struct Gradients {
-    /// The gradient that arrives, shaped like the output.
-    pub output: Range,
-    /// Partial sums of the weights' gradient: [`Geometry::splits`] times `padded(weights)`.
-    pub weight: Range,
-    /// Partial sums of the bias' gradient; any range where there is no bias.
-    pub bias: Range,
 }
 
 impl Geometry {

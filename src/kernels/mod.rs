@@ -143,6 +143,30 @@ pub struct Range {
     pub len: usize,
 }
 
+/// The buffers of a layer with weights.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerBuffers {
+    /// The layer's input, of each image.
+    pub input: Range,
+    /// `[out_channels, in_channels / groups, KH, KW]` of a convolution, `[outputs, inputs]` of a linear layer.
+    pub weight: Range,
+    /// `[out_channels]` or `[outputs]`; any range where there is no bias.
+    pub bias: Range,
+    /// The layer's output, of each image.
+    pub output: Range,
+}
+
+/// The buffers of such a layer's backward launches, beside those of the forward launch.
+#[derive(Debug, Clone, Copy)]
+pub struct Gradients {
+    /// The gradient that arrives, shaped like the output.
+    pub output: Range,
+    /// Partial sums of the weights' gradient: the geometry's `splits()` times `padded(weights)`.
+    pub weight: Range,
+    /// Partial sums of the bias' gradient; any range where there is no bias.
+    pub bias: Range,
+}
+
 /// The overrides of a launch.
 pub type Constants = Vec<(&'static str, f64)>;
 
