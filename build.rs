@@ -70,6 +70,7 @@ fn reflect(file: &str, source: &str) -> Result<String, String> {
             .filter_map(|(_, variable)| {
                 let at = variable.binding?;
                 let access = match variable.space {
+                    naga::AddressSpace::Uniform if variable.name.as_deref() == Some("step") => "Step",
                     naga::AddressSpace::Uniform => "Uniform",
                     naga::AddressSpace::Storage { access } if access.contains(naga::StorageAccess::STORE) => {
                         "ReadWrite"

@@ -653,15 +653,15 @@ fn conv_pool_geometry(
     let windows =
         p.kernel == two && p.stride.unwrap_or(two) == two && p.padding == Size::ZERO && (even || !p.ceil);
     let plain = geometry.stride == [1, 1] && geometry.dilation == [1, 1] && geometry.groups == 1;
-    let small = geometry.kernel.iter().all(|&n| n <= 5);
-    (windows && plain && small).then_some(conv_pool::Geometry {
+    let fused = conv_pool::Geometry {
         conv: geometry,
         average,
         activation,
         input_activation: None,
         gather: None,
         fill: options.fill,
-    })
+    };
+    (windows && plain && fused.fits()).then_some(fused)
 }
 
 /// The operation of one layer; flattening has none.

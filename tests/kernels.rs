@@ -605,7 +605,7 @@ fn conv_pool_cases() -> Vec<Case> {
         fill: 1,
     };
     let table = [
-        // As LeNet-5's first two layers, but for their size; tiles of 10, 8 and 4 columns.
+        // As LeNet-5's first two layers, but for their size; whole rows a tile, three rows of taps.
         Fused {
             conv: Conv { channels: [1, 6], size: [10, 14], kernel: [5, 5], batch: 20, ..CONV },
             gather: Some((2, 0.1, 0.3)),
@@ -613,7 +613,7 @@ fn conv_pool_cases() -> Vec<Case> {
             ..fused
         },
         Fused {
-            conv: Conv { channels: [6, 16], size: [8, 8], kernel: [5, 5], batch: 33, ..CONV },
+            conv: Conv { channels: [6, 16], size: [8, 14], kernel: [5, 5], batch: 33, ..CONV },
             input_activation: Some(Relu),
             ..fused
         },
@@ -630,7 +630,7 @@ fn conv_pool_cases() -> Vec<Case> {
             conv: Conv { channels: [1, 3], size: [6, 4], kernel: [1, 1], batch: 3, ..CONV },
             activation: None,
             input_activation: Some(Sigmoid),
-            fill: 64,
+            fill: 32,
             ..fused
         },
         // Odd sizes, of which the last row and column belong to no window.
@@ -1239,9 +1239,10 @@ fn weight_gradients_have_cases_of_every_kind() {
     let found = constants(&cases, ["ROW_SPLITS", "OUT_HEIGHT"]);
     assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 == splits), "{found:?}");
     assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 % splits != 0), "{found:?}");
-    for (name, widest) in [("COLUMNS", 10), ("IN_COLUMNS", 4)] {
+    let ends = [("COLUMNS", 2, 10), ("CHANNELS", 2, 6), ("IN_COLUMNS", 2, 14), ("IN_TILE", 2, 8)];
+    for (name, least, most) in ends.into_iter().chain([("PAIRS", 1, 3), ("TAP_ROWS", 1, 3)]) {
         let found = constants(&cases, [name]);
-        assert!(found.contains(&[2]) && found.contains(&[widest]), "{name}: {found:?}");
+        assert!(found.contains(&[least]) && found.contains(&[most]), "{name}: {found:?}");
     }
 }
 

@@ -166,7 +166,7 @@ fn every_launch_stays_within_the_default_limits() {
         assert!((1..=most).contains(&invocations), "{what}: {invocations} invocations, allowed {most}");
         assert!(size.iter().zip(sides).all(|(&n, most)| n <= most), "{what}: {size:?}, allowed {sides:?}");
         let buffers = |uniform: bool| {
-            let kind = |access| (access == Access::Uniform) == uniform;
+            let kind = |access| (access == Access::Step || access == Access::Uniform) == uniform;
             launch.entry.bindings.iter().filter(|info| kind(info.access)).count() as u32
         };
         let most = limits.max_storage_buffers_per_shader_stage;

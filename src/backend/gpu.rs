@@ -11,7 +11,7 @@ use std::task::Waker;
 
 use super::{Readback, poll_once};
 use crate::error::{Error, Result};
-use crate::kernels::{Access, Entry, Launch, Range, SHADERS, Step};
+use crate::kernels::{Access, Entry, Launch, Range, SHADERS, Step, UNIFORM_BYTES};
 use crate::plan::{Phase, Program};
 
 /// Steps that one submission may hold.
@@ -198,17 +198,25 @@ impl Gpu {
                 return Err(Error::Limit { what, needed, allowed });
             }
         }
+        let phases = [&program.train, &program.evaluate, &program.predict];
+        let uniform = uniform_ends(phases);
         let scopes = device.scopes();
         let buffers: Vec<wgpu::Buffer> = program
             .buffers
             .iter()
-            .map(|buffer| {
+            .enumerate()
+            .map(|(id, buffer)| {
+                let uniform = uniform.get(&id);
                 let made = device.device.create_buffer(&wgpu::BufferDescriptor {
                     label: Some(&buffer.name),
-                    size: 4 * buffer.len as u64,
+                    size: (4 * buffer.len as u64).max(uniform.copied().unwrap_or(0)),
                     usage: wgpu::BufferUsages::STORAGE
                         | wgpu::BufferUsages::COPY_SRC
-                        | wgpu::BufferUsages::COPY_DST,
+                        | wgpu::BufferUsages::COPY_DST
+                        | match uniform {
+                            Some(_) => wgpu::BufferUsages::UNIFORM,
+                            None => wgpu::BufferUsages::empty(),
+                        },
                     mapped_at_creation: false,
                 });
                 if let Some(content) = &buffer.content {
@@ -225,7 +233,6 @@ impl Gpu {
         });
         finish(device, scopes.pop()).await?;
 
-        let phases = [&program.train, &program.evaluate, &program.predict];
         let mut wanted: HashMap<Key, &Launch> = HashMap::new();
         for launch in phases.into_iter().flatten() {
             wanted.entry(key(launch)).or_insert(launch);
@@ -370,6 +377,21 @@ impl Gpu {
     }
 }
 
+/// The buffers that are bound as uniforms, and where the last such binding ends, in bytes.
+fn uniform_ends(phases: [&Vec<Launch>; 3]) -> HashMap<usize, u64> {
+    let mut ends = HashMap::new();
+    for launch in phases.into_iter().flatten() {
+        let stored = launch.entry.bindings.iter().filter(|info| info.access != Access::Step);
+        for (info, (_, range)) in stored.zip(&launch.bindings) {
+            if info.access == Access::Uniform {
+                let end = 4 * range.start as u64 + UNIFORM_BYTES as u64;
+                ends.entry(range.buffer.0).and_modify(|most: &mut u64| *most = end.max(*most)).or_insert(end);
+            }
+        }
+    }
+    ends
+}
+
 async fn finish(device: &Device, caught: [Caught; 3]) -> Result<()> {
     for error in caught {
         if let Some(error) = error.await {
@@ -441,11 +463,11 @@ fn layout(device: &Device, entry: &Entry) -> wgpu::BindGroupLayout {
             visibility: wgpu::ShaderStages::COMPUTE,
             ty: wgpu::BindingType::Buffer {
                 ty: match info.access {
-                    Access::Uniform => wgpu::BufferBindingType::Uniform,
+                    Access::Step | Access::Uniform => wgpu::BufferBindingType::Uniform,
                     Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
                     Access::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
                 },
-                has_dynamic_offset: info.access == Access::Uniform,
+                has_dynamic_offset: info.access == Access::Step,
                 min_binding_size: None,
             },
             count: None,
@@ -470,7 +492,7 @@ fn bind(
         .bindings
         .iter()
         .filter_map(|info| {
-            let resource = if info.access == Access::Uniform {
+            let resource = if info.access == Access::Step {
                 wgpu::BufferBinding {
                     buffer: steps,
                     offset: 0,
@@ -479,10 +501,11 @@ fn bind(
             } else {
                 // A launch's bindings follow the order of its entry's.
                 let (_, range) = ranges.next()?;
+                let words = if info.access == Access::Uniform { UNIFORM_BYTES / 4 } else { range.len };
                 wgpu::BufferBinding {
                     buffer: &buffers[range.buffer.0],
                     offset: 4 * range.start as u64,
-                    size: wgpu::BufferSize::new(4 * range.len as u64),
+                    size: wgpu::BufferSize::new(4 * words as u64),
                 }
             };
             Some(wgpu::BindGroupEntry {

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::activation::{Activation, fused_code};
 use super::conv2d::{self, Scratch, Splits, channel_tiles, forward_tile, with_padding};
 use super::simd::{Plain, cut, lanes, lanes_mut, vectorize};
-use super::{Args, LANES, Launch, Range, batch, blocks};
+use super::{Args, LANES, Launch, Range, UNIFORM_BYTES, batch, blocks};
 use crate::error::Result;
 
 /// Shapes and settings of the fused layer.
@@ -44,6 +44,22 @@ pub struct Buffers {
     pub saved: Range,
 }
 
+/// Columns and channels of a tile; both are even.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    columns: usize,
+    channels: usize,
+}
+
+/// What a tile does between two visits of its sums.
+struct Work {
+    loads: usize,
+    multiply_adds: usize,
+}
+
+/// The multiply-adds that cost as much as a load, on a software adapter.
+const LOAD: usize = 13;
+
 impl Geometry {
     /// Rows and columns after the pooling.
     pub fn pooled(&self) -> [usize; 2] {
@@ -56,39 +72,79 @@ impl Geometry {
         self.conv.out_channels * size[0] * size[1] * blocks(self.conv.batch) * LANES
     }
 
-    /// The widest tile of at most `most` of `width` columns, with little waste, that still leaves `fill`
-    /// invocations, of which there are `others` for each strip of columns.
-    fn columns(&self, most: usize, width: usize, others: usize) -> usize {
-        [10, 8, 6, 4, 2]
-            .into_iter()
-            .filter(|&columns| columns <= most)
-            .filter(|columns| width.div_ceil(*columns) * others >= self.fill)
-            .min_by_key(|columns| width.div_ceil(*columns) * (columns + 2))
-            .unwrap_or(2)
+    /// Whether the launches can do it: filters of at most 5×5 that fit a uniform binding.
+    pub fn fits(&self) -> bool {
+        self.conv.kernel.iter().all(|&n| n <= 5) && 4 * self.conv.weights() <= UNIFORM_BYTES
     }
 
-    fn forward_columns(&self) -> usize {
-        let others = self.pooled()[0] * self.conv.out_channels.div_ceil(4) * blocks(self.conv.batch) * LANES;
-        self.columns(10, 2 * self.pooled()[1], others)
+    /// The tile of (columns, channels) with the least work that still leaves `fill` invocations, or as many as
+    /// there can be. `work` gives a tile's loads and multiply-adds.
+    fn tile(
+        &self,
+        width: usize,
+        channels: usize,
+        others: usize,
+        work: impl Fn(usize, usize) -> Work,
+    ) -> Tile {
+        let tiles = (1..=7).flat_map(|c| (1..=4).map(move |k| Tile { columns: 2 * c, channels: 2 * k }));
+        let count = |tile: &Tile| width.div_ceil(tile.columns) * channels.div_ceil(tile.channels);
+        let cost = |tile: &Tile| {
+            let Work { loads, multiply_adds } = work(tile.columns, tile.channels);
+            let sums = 2 * tile.columns * tile.channels;
+            count(tile) * (multiply_adds + LOAD * loads + sums + sums / 2)
+        };
+        // More sums than these do not fit the registers of a GPU, or fit with few waves.
+        let fitting = tiles.filter(|tile| 2 * tile.columns * tile.channels <= 112);
+        let filling = fitting.clone().filter(|tile| count(tile) * others >= self.fill).min_by_key(cost);
+        filling.or_else(|| fitting.max_by_key(count)).unwrap_or(Tile { columns: 2, channels: 2 })
     }
 
-    fn input_columns(&self) -> usize {
-        let rows = self.conv.in_size[0].div_ceil(2);
-        let others = rows * self.conv.in_channels.div_ceil(4) * blocks(self.conv.batch) * LANES;
-        // Wider ones, with their stores, take a software adapter ten seconds to compile.
-        self.columns(4, self.conv.in_size[1], others)
+    fn forward_tile(&self) -> Tile {
+        let others = self.pooled()[0] * blocks(self.conv.batch) * LANES;
+        self.tile(2 * self.pooled()[1], self.conv.out_channels, others, |columns, channels| {
+            let pixels = if self.gather.is_some() { (columns + 4) / 4 + 2 } else { columns + 4 };
+            // A filter's weight, the same for all invocations, costs half a load.
+            Work { loads: pixels + 5 * channels / 2, multiply_adds: 10 * columns * channels }
+        })
     }
 
-    /// Tiles of one partial sum: a row of taps, or the bias, of four filters over one input channel.
-    fn weight_tiles(&self) -> usize {
-        let rows = self.conv.kernel[0] + usize::from(self.conv.bias);
-        self.conv.out_channels.div_ceil(4) * self.conv.in_channels * rows
+    fn input_tile(&self) -> Tile {
+        let others = self.conv.in_size[0].div_ceil(2) * blocks(self.conv.batch) * LANES;
+        let pooled = self.pooled()[1];
+        self.tile(self.conv.in_size[1], self.conv.in_channels, others, |columns, channels| {
+            // A single strip leaves out what lies beyond the gradient's columns.
+            let windows = if columns >= self.conv.in_size[1] { pooled } else { columns / 2 + 2 };
+            let columns = if columns >= self.conv.in_size[1] { 2 * pooled } else { columns };
+            Work { loads: 2 * windows + 15 * channels / 2, multiply_adds: 20 * columns * channels }
+        })
+    }
+
+    /// Pairs of output channels and rows of taps of a tile of the weights' gradient.
+    fn weight_tile(&self) -> (usize, usize) {
+        let rows = self.conv.kernel[0].min(3);
+        let channels = self.conv.out_channels;
+        // The most pairs that leave the fewest channels over.
+        let pairs = |most: usize| {
+            (1..=most).rev().min_by_key(|pairs| channels.div_ceil(2 * pairs) * 2 * pairs).unwrap_or(1)
+        };
+        let large = (pairs(2), rows);
+        let most = self.weight_tiles(large) * blocks(self.conv.batch) * LANES;
+        if most >= self.fill { large } else { (pairs(3), 1) }
+    }
+
+    /// Tiles of one partial sum, without those of the bias.
+    fn weight_tiles(&self, (pairs, rows): (usize, usize)) -> usize {
+        let out_tiles = self.conv.out_channels.div_ceil(2 * pairs);
+        out_tiles * self.conv.in_channels * self.conv.kernel[0].div_ceil(rows)
     }
 
     /// Partial sums of the weights' gradient, by blocks and by rows of windows within them.
     fn split(&self) -> Splits {
-        let wanted = self.fill.div_ceil(self.weight_tiles() * LANES);
-        let blocks = wanted.clamp(1, blocks(self.conv.batch));
+        let all = blocks(self.conv.batch);
+        let wanted = self.fill.div_ceil(self.weight_tiles(self.weight_tile()) * LANES);
+        // As many blocks to each, where that is possible.
+        let even = (wanted..=all.min(2 * wanted)).find(|n| all.is_multiple_of(*n));
+        let blocks = even.unwrap_or(wanted.clamp(1, all));
         Splits { blocks, rows: (wanted / blocks).clamp(1, self.pooled()[0].max(1)) }
     }
 
@@ -98,11 +154,13 @@ impl Geometry {
         split.blocks * split.rows
     }
 
-    fn constants(&self, save: bool) -> [(&'static str, f64); 24] {
+    fn constants(&self, save: bool) -> [(&'static str, f64); 28] {
         let c = &self.conv;
         let flag = |flag: bool| f64::from(u8::from(flag));
         let size = |n: usize| n as f64;
         let gather = self.gather;
+        let (forward, input, (pairs, tap_rows)) =
+            (self.forward_tile(), self.input_tile(), self.weight_tile());
         [
             ("IN_CHANNELS", size(c.in_channels)),
             ("IN_HEIGHT", size(c.in_size[0])),
@@ -119,8 +177,12 @@ impl Geometry {
             ("ACTIVATION", fused_code(self.activation)),
             ("INPUT_ACTIVATION", fused_code(self.input_activation)),
             ("SAVE", flag(save)),
-            ("COLUMNS", size(self.forward_columns())),
-            ("IN_COLUMNS", size(self.input_columns())),
+            ("COLUMNS", size(forward.columns)),
+            ("CHANNELS", size(forward.channels)),
+            ("IN_COLUMNS", size(input.columns)),
+            ("IN_TILE", size(input.channels)),
+            ("PAIRS", size(pairs)),
+            ("TAP_ROWS", size(tap_rows)),
             ("BLOCKS", size(blocks(c.batch))),
             ("SPLITS", size(self.splits())),
             ("ROW_SPLITS", size(self.split().rows)),
@@ -144,10 +206,11 @@ impl Geometry {
 
     /// The output, and with `save` what the backward pass needs.
     pub fn forward(self, b: Buffers, save: bool) -> Result<Launch> {
-        let strips = (2 * self.pooled()[1]).div_ceil(self.forward_columns());
+        let tile = self.forward_tile();
+        let strips = (2 * self.pooled()[1]).div_ceil(tile.columns);
         let grid = [
             (self.pooled()[0] * strips).div_ceil(4),
-            self.conv.out_channels.div_ceil(4),
+            self.conv.out_channels.div_ceil(tile.channels),
             blocks(self.conv.batch),
         ];
         let bindings = [
@@ -169,12 +232,14 @@ impl Geometry {
     /// The partial sums of the gradients of weights and bias and, where there is a range for it, the gradient
     /// of the input.
     pub fn backward(self, b: Buffers, g: conv2d::Gradients, input_grad: Option<Range>) -> Result<Launch> {
-        let weight_tiles = self.splits() * self.weight_tiles();
-        let input_tiles =
-            self.conv.in_size[0].div_ceil(2) * self.conv.in_size[1].div_ceil(self.input_columns());
+        let (pairs, rows) = self.weight_tile();
+        let bias_tiles = if self.conv.bias { self.conv.out_channels.div_ceil(2 * pairs) } else { 0 };
+        let weight_groups = (self.splits() * (self.weight_tiles((pairs, rows)) + bias_tiles)).div_ceil(4);
+        let tile = self.input_tile();
+        let input_tiles = self.conv.in_size[0].div_ceil(2) * self.conv.in_size[1].div_ceil(tile.columns);
         let input_groups =
-            input_tiles.div_ceil(4) * self.conv.in_channels.div_ceil(4) * blocks(self.conv.batch);
-        let groups = weight_tiles.div_ceil(4) + if input_grad.is_some() { input_groups } else { 0 };
+            input_tiles.div_ceil(4) * self.conv.in_channels.div_ceil(tile.channels) * blocks(self.conv.batch);
+        let groups = weight_groups + if input_grad.is_some() { input_groups } else { 0 };
         let mut bindings = vec![
             ("input", b.input),
             ("order", b.order),

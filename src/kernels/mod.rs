@@ -33,6 +33,10 @@ pub const LANES: usize = 16;
 /// The invocations of a workgroup, in every shader.
 pub const WORKGROUP: usize = 64;
 
+/// The length of every `var<uniform>` but the step: all that WebGPU allows. What lies behind the range that is
+/// meant is not used.
+pub const UNIFORM_BYTES: usize = 64 << 10;
+
 /// Parameters, gradients and moments lie at multiples of this many floats (256 bytes, the strictest
 /// alignment of a storage binding).
 pub const CHUNK: usize = 64;
@@ -88,6 +92,8 @@ pub struct BindingInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The per-step uniform, bound with a dynamic offset.
+    Step,
+    /// Parameters that every invocation reads at the same place, bound as [`UNIFORM_BYTES`] of `var<uniform>`.
     Uniform,
     /// `var<storage, read>`.
     Read,
@@ -236,7 +242,7 @@ impl Launch {
         }
         let mut bound = Vec::with_capacity(point.bindings.len());
         let mut bytes = 0;
-        for info in point.bindings.iter().filter(|info| info.access != Access::Uniform) {
+        for info in point.bindings.iter().filter(|info| info.access != Access::Step) {
             let (_, range) = bindings
                 .iter()
                 .find(|(name, _)| *name == info.name)
@@ -277,7 +283,7 @@ impl Launch {
 
     /// Whether the entry reads the per-step uniform.
     pub fn reads_step(&self) -> bool {
-        self.entry.bindings.iter().any(|info| info.access == Access::Uniform)
+        self.entry.bindings.iter().any(|info| info.access == Access::Step)
     }
 }
 
