@@ -14,7 +14,7 @@ use lenet::kernels::loss::{LOSS_NOT_FINITE, RECORD};
 use lenet::kernels::optimizer::{GRADIENT_NOT_FINITE, Optimizer, Rule, Segment};
 use lenet::kernels::{
     CHUNK, LANES, Launch, Range, SHADERS, Step, batch, blocks, conv_pool, conv2d, linear, loss, optimizer,
-    padded, pool2d,
+    padded, peak, pool2d,
 };
 use lenet::network::Network;
 use lenet::plan::{Options, Phase, Plan, Program};
@@ -761,6 +761,33 @@ fn conv_pool_case(fused: Fused) -> Case {
 }
 
 // ---------------------------------------------------------------------------------------------------------
+// peak
+
+fn peak_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (elements, rounds) in [(1, 8), (63, 16), (1000, 40)] {
+        let mut case = Case::new(format!("{rounds} rounds of {elements} elements"));
+        let values = Random::of(&case.name).floats(elements);
+        let input = case.floats("input", &values);
+        // Twelve chains that stay below 11 + 41 and round twice a round on one side, once on the other.
+        let rounding = 12.0 * 52.0 * 2.0 * rounds as f32 * f32::EPSILON;
+        let output = case.output("output", elements, Compare::Close { absolute: rounding, relative: 0.0 });
+        case.launch(peak::multiply_add(input, output, rounds));
+        cases.push(case);
+    }
+    // The last has more workgroups than fit one row of the grid.
+    for words in [4, 260, 4 * (65_535 * 64 + 70)] {
+        let mut case = Case::new(format!("a copy of {words} words"));
+        let values = Random::of(&case.name).words(words);
+        let source = case.integers("source", &values);
+        let copied = case.add("copied", &vec![POISON_U32; words], POISON_U32, &[0..words], Compare::Bits);
+        case.launch(peak::copy(source, copied));
+        cases.push(case);
+    }
+    cases
+}
+
+// ---------------------------------------------------------------------------------------------------------
 // pool2d
 
 /// What a pooling's inputs are like.
@@ -1122,6 +1149,7 @@ const TABLE: [(&str, Cases); 8] = [
     ("linear", linear_cases),
     ("loss", loss_cases),
     ("optimizer", optimizer_cases),
+    ("peak", peak_cases),
     ("pool2d", pool2d_cases),
 ];
 
@@ -1186,6 +1214,11 @@ fn loss() {
 #[test]
 fn optimizer() {
     check("optimizer");
+}
+
+#[test]
+fn peak() {
+    check("peak");
 }
 
 #[test]
