@@ -291,6 +291,11 @@ impl Gpu {
         self.device.name.clone()
     }
 
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Dispatches recorded so far, counted where they are recorded.
     pub fn dispatched(&self) -> u64 {
         self.dispatched

@@ -24,12 +24,33 @@ impl Chosen {
         self.gpu.as_ref().map_or(Options::default().fill, gpu::Device::fill)
     }
 
+    /// The GPU, or none where the CPU backend runs.
+    pub fn gpu(&self) -> Option<&gpu::Device> {
+        self.gpu.as_ref()
+    }
+
+    /// Whether it is a GPU, and not the CPU backend or a software adapter on the CPU.
+    pub fn is_gpu(&self) -> bool {
+        let kind = |device: &gpu::Device| device.device().adapter_info().device_type;
+        self.gpu.as_ref().is_some_and(|device| kind(device) != wgpu::DeviceType::Cpu)
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        self.gpu.as_ref().map_or_else(cpu_name, |device| device.name().to_string())
+    }
+
+    /// Puts a program on it.
+    pub fn backend(&self, program: &Program) -> Outcome<Backend> {
+        match &self.gpu {
+            None => Ok(Backend::cpu(program)),
+            Some(device) => Ok(pollster::block_on(Backend::gpu(device, program))?),
+        }
+    }
+
     /// Puts a plan on it.
     pub fn session(&self, plan: Plan) -> Outcome<Session> {
-        let backend = match &self.gpu {
-            None => Backend::cpu(&plan.program),
-            Some(device) => pollster::block_on(Backend::gpu(device, &plan.program))?,
-        };
+        let backend = self.backend(&plan.program)?;
         Ok(Session::new(plan, backend))
     }
 }
@@ -113,9 +134,9 @@ fn cpu(why: &str) -> Chosen {
     Chosen { request: "cpu".into(), line, gpu: None }
 }
 
-fn open(adapter: &wgpu::Adapter, why: &str) -> Outcome<Chosen> {
+fn open(adapter: &wgpu::Adapter, why: &str, features: wgpu::Features) -> Outcome<Chosen> {
     let info = adapter.get_info();
-    let device = pollster::block_on(gpu::Device::open(adapter))?;
+    let device = pollster::block_on(gpu::Device::open_with(adapter, features))?;
     let mut line = format!("device: {}", device.name());
     if !why.is_empty() {
         line += &format!(" ({why})");
@@ -123,10 +144,45 @@ fn open(adapter: &wgpu::Adapter, why: &str) -> Outcome<Chosen> {
     Ok(Chosen { request: info.name, line, gpu: Some(device) })
 }
 
+/// What the benchmark would like of an adapter.
+const TIMED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
+
+/// What a software adapter is chosen for.
+const SOFTWARE: &str = "a software adapter, as asked";
+
+/// The devices to compare: those of `requests`, where `all` means the CPU and every adapter that suffices;
+/// without any request the CPU and the adapter that `--device gpu` takes.
+pub fn compared(requests: &[String]) -> Outcome<Vec<Chosen>> {
+    let mut devices = Vec::new();
+    for request in requests {
+        if request.to_lowercase() == "all" {
+            devices.push(cpu(""));
+            for adapter in adapters().iter().filter(|adapter| suffices(adapter)) {
+                devices.push(open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, TIMED)?);
+            }
+        } else {
+            devices.push(choose_with(request, TIMED)?);
+        }
+    }
+    if requests.is_empty() {
+        devices.push(cpu(""));
+        let adapters = adapters();
+        if let Some(adapter) = best(&adapters, true) {
+            devices.push(open(adapter, if is_software(adapter) { "a software adapter" } else { "" }, TIMED)?);
+        }
+    }
+    Ok(devices)
+}
+
 /// Chooses the device that `request` means.
 ///
 /// A request by name or number that cannot be met is an error and never something else.
 pub fn choose(request: &str) -> Outcome<Chosen> {
+    choose_with(request, wgpu::Features::empty())
+}
+
+/// As [`choose`], with those of `features` that the adapter has.
+fn choose_with(request: &str, features: wgpu::Features) -> Outcome<Chosen> {
     let lower = request.to_lowercase();
     if lower == "cpu" {
         return Ok(cpu(""));
@@ -135,7 +191,7 @@ pub fn choose(request: &str) -> Outcome<Chosen> {
     if lower == AUTO {
         return match automatic(&adapters) {
             (None, why) => Ok(cpu(&why)),
-            (Some(adapter), why) => open(adapter, &why)
+            (Some(adapter), why) => open(adapter, &why, features)
                 .or_else(|failure| Ok(cpu(&format!("{} does not open: {failure}", adapter.get_info().name)))),
         };
     }
@@ -143,7 +199,7 @@ pub fn choose(request: &str) -> Outcome<Chosen> {
     if lower == "gpu" {
         let adapter = best(&adapters, true)
             .ok_or_else(|| missing("no adapter with WebGPU's default limits found".into()))?;
-        return open(adapter, if is_software(adapter) { "a software adapter, as asked" } else { "" });
+        return open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features);
     }
     let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name.to_lowercase()).collect();
     let at = match request.parse::<usize>() {
@@ -157,5 +213,5 @@ pub fn choose(request: &str) -> Outcome<Chosen> {
     let adapter = at
         .and_then(|at| adapters.get(at))
         .ok_or_else(|| missing(format!("no device is called {request:?} or has that number")))?;
-    open(adapter, if is_software(adapter) { "a software adapter, as asked" } else { "" })
+    open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features)
 }
