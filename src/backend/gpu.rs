@@ -12,7 +12,7 @@ use std::task::Waker;
 use super::{Readback, poll_once};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Entry, Launch, Range, SHADERS, Step};
-use crate::plan::{Phase, Program};
+use crate::plan::{Memory, Phase, Program};
 
 /// Steps that one submission may hold.
 pub const STEPS: usize = 256;
@@ -88,6 +88,13 @@ impl Device {
             wgpu::DeviceType::Cpu => 256,
             _ => 4_096,
         }
+    }
+
+    /// The largest buffer that it binds. WebGPU does not tell how much fits in all.
+    pub fn memory(&self) -> Memory {
+        let limits = self.device.limits();
+        let buffer = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        Memory { buffer, ..Memory::UNBOUNDED }
     }
 
     /// Whether [`Gpu::time`] can take the device's own time.
@@ -214,15 +221,7 @@ impl Gpu {
     /// [`Error::Limit`] when a buffer outgrows the device, [`Error::Device`] when it refuses a pipeline.
     pub async fn new(device: &Device, program: &Program) -> Result<Gpu> {
         device.check()?;
-        let limits = device.device.limits();
-        let allowed = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
-        for buffer in &program.buffers {
-            let needed = 4 * buffer.len as u64;
-            if needed > allowed {
-                let what = format!("the buffer {}", buffer.name);
-                return Err(Error::Limit { what, needed, allowed });
-            }
-        }
+        program.fits(device.memory())?;
         let scopes = device.scopes();
         let buffers: Vec<wgpu::Buffer> = program
             .buffers

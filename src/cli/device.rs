@@ -1,7 +1,8 @@
 //! Which device runs the work: `--device auto|cpu|gpu|NAME|INDEX`, and why.
 
 use lenet::backend::{Backend, Cpu, gpu};
-use lenet::plan::{Options, Plan, Program};
+use lenet::network::Network;
+use lenet::plan::{Memory, Options, Plan, Program};
 use lenet::train::Session;
 
 use super::{Failure, Outcome};
@@ -40,6 +41,24 @@ impl Chosen {
         self.gpu.as_ref().map_or_else(cpu_name, |device| device.name().to_string())
     }
 
+    /// How much it holds: the limits of a GPU's buffers, and the memory that this machine has to spare where the
+    /// work lies in it.
+    pub fn memory(&self) -> Memory {
+        let own = self.gpu.as_ref().map_or(Memory::UNBOUNDED, gpu::Device::memory);
+        let kind = self.gpu.as_ref().map(|device| device.device().adapter_info().device_type);
+        if kind == Some(wgpu::DeviceType::DiscreteGpu) {
+            own
+        } else {
+            Memory { total: spare_memory(), ..own }
+        }
+    }
+
+    /// A plan that fits it.
+    pub fn plan(&self, network: &Network, options: &Options) -> lenet::Result<Plan> {
+        let options = Options { fill: self.fill(), ..options.clone() };
+        Plan::within(network, &options, self.memory())
+    }
+
     /// Puts a program on it.
     pub fn backend(&self, program: &Program) -> Outcome<Backend> {
         match &self.gpu {
@@ -53,6 +72,21 @@ impl Chosen {
         let backend = self.backend(&plan.program)?;
         Ok(Session::new(plan, backend))
     }
+}
+
+/// Bytes that can be had without swapping, as Linux tells, within the limit of the control group; everything where
+/// nobody tells.
+fn spare_memory() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = read("/proc/meminfo").lines().find_map(|line| {
+        let kilobytes = line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?;
+        Some(1024 * kilobytes.trim().parse::<u64>().ok()?)
+    });
+    let number = |path: &str| read(path).trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(most, now)| most.saturating_sub(now));
+    machine.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
 }
 
 /// What the CPU backend calls itself.

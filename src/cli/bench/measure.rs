@@ -137,6 +137,17 @@ impl Images {
         let [train, test] = [train, test].map(|data| cycled(data, largest_batch));
         Ok(Images { name: format!("{name}, {} and {} images", train.len(), test.len()), train, test })
     }
+
+    /// The options of a plan over these images.
+    pub fn options(&self, options: &Options) -> Options {
+        Options { train_images: self.train.len(), eval_images: self.test.len(), ..options.clone() }
+    }
+
+    /// Bytes of the buffers that hold them: pixels, labels, order.
+    pub fn bytes(&self) -> u64 {
+        let bytes = |data: &Dataset| data.images.len().next_multiple_of(4) + 8 * data.len();
+        (bytes(&self.train) + bytes(&self.test)) as u64
+    }
 }
 
 struct Noise {
@@ -176,20 +187,21 @@ pub struct Rig {
 const SEED: u64 = 0;
 
 impl Rig {
-    /// Puts everything in place and takes one step from the first weights, with the data's first images.
+    /// Compiles the network for a device and takes one step.
     pub fn new(chosen: &Chosen, network: &Network, options: &Options, images: &Images) -> Outcome<Rig> {
         let start = Instant::now();
-        let options = Options {
-            train_images: images.train.len(),
-            eval_images: images.test.len(),
-            fill: chosen.fill(),
-            ..options.clone()
-        };
-        let session = chosen.session(Plan::new(network, &options)?)?;
-        let mut rig = Rig { session, first_step: Duration::ZERO, taken: 0 };
+        let mut rig = Rig::with_plan(chosen, chosen.plan(network, &images.options(options))?, images)?;
+        rig.first_step = start.elapsed();
+        Ok(rig)
+    }
+
+    /// Puts everything in place and takes one step from the first weights.
+    pub fn with_plan(chosen: &Chosen, plan: Plan, images: &Images) -> Outcome<Rig> {
+        let start = Instant::now();
+        let first = plan.network.initial(SEED)?;
+        let mut rig = Rig { session: chosen.session(plan)?, first_step: Duration::ZERO, taken: 0 };
         rig.session.set_training(&images.train)?;
         rig.session.set_evaluation(&images.test)?;
-        let first = network.initial(SEED)?;
         rig.session.set_parameters(first.iter().map(Vec::as_slice))?;
         rig.run(Phase::Train, 1)?;
         rig.first_step = start.elapsed();

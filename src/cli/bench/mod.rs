@@ -2,17 +2,23 @@
 //! do at most.
 //!
 //! Results are checked before anything is timed. `measure` takes the time, `check` compares the devices' results,
-//! `roofline` judges the launches.
+//! `roofline` judges the launches, `report` says it all; `growth` measures curves, which `svg` draws; `model`
+//! estimates GPUs that are not here.
 
 mod check;
+mod growth;
 mod measure;
+mod model;
 mod report;
 mod roofline;
+mod svg;
+
+use std::path::PathBuf;
 
 use lenet::Network;
 use lenet::kernels::Launch;
 use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::plan::{Options, Phase};
+use lenet::plan::{LARGEST_BATCH, Options, Phase, Plan};
 
 use self::check::Difference;
 use self::measure::{Images, Job, Rig, Samples, in_turns};
@@ -39,6 +45,21 @@ pub struct Args {
     /// Seconds of each measurement
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     seconds: f64,
+    /// Measure images/s and memory against the batch size and the network's width instead
+    #[arg(long, conflicts_with = "model")]
+    growth: bool,
+    /// The largest batch of --growth
+    #[arg(long, value_name = "N", default_value_t = 8192, requires = "growth")]
+    most_batch: usize,
+    /// The largest factor of --growth on channels and hidden features
+    #[arg(long, value_name = "N", default_value_t = 8, requires = "growth")]
+    most_width: usize,
+    /// Draw --growth as an SVG
+    #[arg(long, value_name = "FILE", requires = "growth")]
+    svg: Option<PathBuf>,
+    /// Estimate a step on a GPU that is not here, from its data sheet; `list` names them, `all` takes all
+    #[arg(long, value_name = "GPU", conflicts_with_all = ["device", "seconds"])]
+    model: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -58,13 +79,21 @@ pub fn run(args: &Args) -> Outcome {
         batches => batches.to_vec(),
     };
     let options = Options { optimizer: Optimizer::new(args.optimizer), ..Options::default() };
-    let images = Images::new(&network, batches.iter().copied().max().unwrap_or(1))?;
+    if let Some(request) = &args.model {
+        return model::run(request, &network, &options, &batches, args.json);
+    }
+    let most = batches.iter().copied().max().unwrap_or(1).max(if args.growth { args.most_batch } else { 1 });
+    if most > LARGEST_BATCH {
+        // The images are repeated to fill a batch: not for one that cannot be.
+        Plan::new(&network, &Options { batch: most, ..options.clone() })?;
+    }
+    let images = Images::new(&network, most)?;
     let devices = compared(&args.device)?;
     for device in &devices {
         say(&device.line);
     }
     let bench = Bench { args, network, options, images, devices };
-    bench.run(&batches)
+    if args.growth { growth::run(&bench) } else { bench.run(&batches) }
 }
 
 /// What is measured, and on what.
