@@ -94,7 +94,7 @@ pub fn run(bench: &Bench<'_>) -> Outcome {
         args.seconds
     );
     for (what, curve) in parts {
-        text += &format!("\n{}", as_table(what, &names, curve));
+        text += &as_table(what, &names, curve);
     }
     text += "\nmemory: all buffers without the data set, predicted before they are made\n";
     emit(&text)
@@ -171,7 +171,7 @@ fn as_table(what: &str, names: &[String], curves: &[Vec<Point>]) -> String {
             }
             rows.push(row);
         }
-        text += &format!("{name}\n{}{notes}\n", table(&rows));
+        text += &format!("\n{name}\n{}{notes}", table(&rows));
     }
     text
 }
