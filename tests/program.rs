@@ -695,6 +695,14 @@ fn bench_checks_and_times_every_launch() {
         }
     }
     assert!(bench["verdict"].as_str().unwrap().contains("a trained image at batch"));
+    if devices.contains(&"gpu") {
+        let line = "bench --json --seconds 0.01 --batch 3 --device gpu --no-timestamps";
+        let one = object(&place.ok(line))["batches"][0]["devices"][0].clone();
+        assert!(one["launches_timed_by"].as_str().unwrap().contains("repetitions"), "{one}");
+        let launches = one["launches"].as_array().unwrap();
+        let time = |launch: &Value| launch["time"]["median_s"].as_f64().unwrap();
+        assert!(launches.iter().map(time).sum::<f64>() > 0.0, "{one}");
+    }
 }
 
 #[test]
@@ -731,7 +739,7 @@ fn bench_grows_and_draws_it() {
     assert!(bytes[0] < bytes[1], "{bytes:?}");
     assert!(points(0).iter().all(|point| point["images_per_second"].as_f64().unwrap() > 0.0));
     let svg = fs::read_to_string(place.path("growth.svg")).unwrap();
-    assert!(svg.starts_with("<svg ") && svg.matches("<polyline").count() == 4, "{svg}");
+    assert!(svg.starts_with("<svg ") && svg.matches("<polyline").count() == 6, "{svg}");
     assert!(place.ok(line).contains("×2 at batch 4"));
 }
 
@@ -772,5 +780,19 @@ fn what_does_not_fit_names_the_largest_batch() {
     if devices().contains(&"gpu") {
         let line = "train --data data --steps 1 --device gpu --out run --batch 65536";
         place.fails(line, 4, &["batch 65536 does not fit", largest, "in bytes"]);
+        // A curve goes on without what does not fit.
+        fs::write(
+            place.path("net.toml"),
+            "name = \"large\"\ninput = { channels = 1, height = 500, width = 500 }\n\
+             layers = [{ average_pool2d = { kernel = 50 } }, { linear = { outputs = 2 } }]\n",
+        )
+        .unwrap();
+        let line = "bench --growth --json --net net.toml --seconds 0.01 --batch 1 --device gpu";
+        let growth = object(&place.ok(&format!("{line} --most-batch 256 --most-width 1")));
+        let points = growth["growth"][0]["devices"][0]["points"].as_array().unwrap();
+        let last = points.last().unwrap();
+        assert!(points[0]["images_per_second"].as_f64().unwrap() > 0.0);
+        assert_eq!((&last["batch"], &last["images_per_second"]), (&Value::from(256), &Value::Null));
+        assert!(last["does_not_fit"].as_str().unwrap().contains("the largest that does is 128"), "{last}");
     }
 }

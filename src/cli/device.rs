@@ -74,6 +74,13 @@ impl Chosen {
     }
 }
 
+/// The processor's name, where the system tells.
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
 /// Bytes that can be had without swapping, as Linux tells, within the limit of the control group; everything where
 /// nobody tells.
 fn spare_memory() -> u64 {
@@ -178,31 +185,34 @@ fn open(adapter: &wgpu::Adapter, why: &str, features: wgpu::Features) -> Outcome
     Ok(Chosen { request: info.name, line, gpu: Some(device) })
 }
 
-/// What the benchmark would like of an adapter.
-const TIMED: wgpu::Features = wgpu::Features::TIMESTAMP_QUERY;
-
 /// What a software adapter is chosen for.
 const SOFTWARE: &str = "a software adapter, as asked";
 
 /// The devices to compare: those of `requests`, where `all` means the CPU and every adapter that suffices;
-/// without any request the CPU and the adapter that `--device gpu` takes.
-pub fn compared(requests: &[String]) -> Outcome<Vec<Chosen>> {
+/// without any request the CPU and the adapter that `--device gpu` takes. Adapters are opened with timestamps if
+/// they have and are to use them.
+pub fn compared(requests: &[String], timestamps: bool) -> Outcome<Vec<Chosen>> {
+    let features = if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
     let mut devices = Vec::new();
     for request in requests {
         if request.to_lowercase() == "all" {
             devices.push(cpu(""));
             for adapter in adapters().iter().filter(|adapter| suffices(adapter)) {
-                devices.push(open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, TIMED)?);
+                devices.push(open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features)?);
             }
         } else {
-            devices.push(choose_with(request, TIMED)?);
+            devices.push(choose_with(request, features)?);
         }
     }
     if requests.is_empty() {
         devices.push(cpu(""));
         let adapters = adapters();
         if let Some(adapter) = best(&adapters, true) {
-            devices.push(open(adapter, if is_software(adapter) { "a software adapter" } else { "" }, TIMED)?);
+            devices.push(open(
+                adapter,
+                if is_software(adapter) { "a software adapter" } else { "" },
+                features,
+            )?);
         }
     }
     Ok(devices)

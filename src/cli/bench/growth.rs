@@ -4,12 +4,13 @@
 
 use lenet::Error;
 use lenet::network::{Layer, Network};
-use lenet::plan::{Options, Phase};
+use lenet::plan::{Options, Phase, Plan};
 use serde_json::{Value, json};
 
 use super::Bench;
 use super::measure::{Job, Rig, Samples, in_turns};
 use super::svg::{Curve, Panel};
+use crate::cli::device::{self, Chosen};
 use crate::cli::summary::unit;
 use crate::cli::{Outcome, emit, emit_json, table, thousands};
 
@@ -55,6 +56,16 @@ pub fn widened(network: &Network, factor: usize) -> Network {
     wide
 }
 
+/// The largest batch of the curve that some device holds.
+pub fn largest(devices: &[Chosen], network: &Network, options: &Options, most: usize) -> Outcome<usize> {
+    let mut largest = 1;
+    for device in devices {
+        let fits = Plan::largest_batch(network, options, device.memory())?.unwrap_or(1);
+        largest = doublings(most.min(fits)).into_iter().fold(largest, usize::max);
+    }
+    Ok(largest)
+}
+
 /// Runs `lenet bench --growth`.
 pub fn run(bench: &Bench<'_>) -> Outcome {
     let args = bench.args;
@@ -73,6 +84,7 @@ pub fn run(bench: &Bench<'_>) -> Outcome {
         return emit_json(&json!({
             "kind": "measurement",
             "version": env!("CARGO_PKG_VERSION"),
+            "processor": device::processor(),
             "network": bench.network.name,
             "optimizer": args.optimizer.name(),
             "data": bench.images.name,
@@ -188,6 +200,7 @@ fn panel(what: &str, base: usize, names: &[String], curves: &[Vec<Point>]) -> Pa
     // Plans differ little between devices: the one that got furthest stands for all.
     let longest = curves.iter().map(memory).max_by_key(Vec::len).unwrap_or_default();
     Panel {
+        prefix: if what == "batch" { "" } else { "×" },
         x: if what == "batch" { "images in a batch".into() } else { format!("width, at batch {base}") },
         left: "images/s".into(),
         curves: names.iter().zip(curves).map(speed).collect(),

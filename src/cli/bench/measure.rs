@@ -98,6 +98,9 @@ pub fn in_turns(jobs: &mut [Job<'_>], seconds: f64) -> Outcome<Vec<(Vec<f64>, us
     let repetitions: Vec<usize> =
         jobs.iter_mut().map(|job| calibrate(job, seconds)).collect::<Outcome<_>>()?;
     let mut samples = vec![Vec::new(); jobs.len()];
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
     let (start, most) = (Instant::now(), seconds * jobs.len() as f64);
     while samples[0].len() < LEAST || start.elapsed().as_secs_f64() < most {
         for ((job, samples), &repetitions) in jobs.iter_mut().zip(&mut samples).zip(&repetitions) {
@@ -132,7 +135,9 @@ impl Images {
             let placed = network.place()?;
             let classes = placed.last().map_or(2, |last| last.output.len()).min(256);
             let noise = Noise { shape: [input.channels, input.height, input.width], classes };
-            (noise.images(1024)?, noise.images(1024)?, "noise")
+            // 64 MB or so.
+            let count = ((64 << 20) / (input.channels * input.height * input.width)).clamp(1, 1024);
+            (noise.images(count)?, noise.images(count)?, "noise")
         };
         let [train, test] = [train, test].map(|data| cycled(data, largest_batch));
         Ok(Images { name: format!("{name}, {} and {} images", train.len(), test.len()), train, test })
@@ -267,9 +272,9 @@ mod tests {
             Ok(())
         });
         let samples = alone(job, 0.11).unwrap();
-        // A sample lasts 10 ms; sleeping takes longer than asked.
-        assert!((4..=20).contains(&samples.repetitions), "{}", samples.repetitions);
-        assert!(samples.median() >= 0.5e-3 && samples.median() < 5e-3, "{}", samples.median());
+        // A sample lasts 10 ms; sleeping takes longer than asked, on a busy machine much longer.
+        assert!((1..=20).contains(&samples.repetitions), "{}", samples.repetitions);
+        assert!(samples.quantile(0.0) >= 0.5e-3, "{}", samples.quantile(0.0));
         assert!(calls > 3 * samples.repetitions);
     }
 

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use lenet::Network;
 use lenet::kernels::Launch;
 use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::plan::{LARGEST_BATCH, Options, Phase, Plan};
+use lenet::plan::{Options, Phase};
 
 use self::check::Difference;
 use self::measure::{Images, Job, Rig, Samples, in_turns};
@@ -60,6 +60,9 @@ pub struct Args {
     /// Estimate a step on a GPU that is not here, from its data sheet; `list` names them, `all` takes all
     #[arg(long, value_name = "GPU", conflicts_with_all = ["device", "seconds"])]
     model: Option<String>,
+    /// Time launches by many repetitions instead of the GPU's timestamps
+    #[arg(long, conflicts_with_all = ["growth", "model"])]
+    no_timestamps: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -82,16 +85,22 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(request) = &args.model {
         return model::run(request, &network, &options, &batches, args.json);
     }
-    let most = batches.iter().copied().max().unwrap_or(1).max(if args.growth { args.most_batch } else { 1 });
-    if most > LARGEST_BATCH {
-        // The images are repeated to fill a batch: not for one that cannot be.
-        Plan::new(&network, &Options { batch: most, ..options.clone() })?;
-    }
-    let images = Images::new(&network, most)?;
-    let devices = compared(&args.device)?;
+    let devices = compared(&args.device, !args.no_timestamps)?;
     for device in &devices {
         say(&device.line);
     }
+    // Images are repeated to fill the largest batch, but not for one that does not fit anyway.
+    let mut most = 1;
+    for &batch in &batches {
+        for device in &devices {
+            device.plan(&network, &Options { batch, train_images: batch, ..options.clone() })?;
+        }
+        most = most.max(batch);
+    }
+    if args.growth {
+        most = most.max(growth::largest(&devices, &network, &options, args.most_batch)?);
+    }
+    let images = Images::new(&network, most)?;
     let bench = Bench { args, network, options, images, devices };
     if args.growth { growth::run(&bench) } else { bench.run(&batches) }
 }
@@ -116,6 +125,8 @@ struct Measured {
     train: Samples,
     evaluate: Samples,
     launches: Vec<(Launch, Samples)>,
+    /// How the launches were timed.
+    method: &'static str,
 }
 
 impl Bench<'_> {
@@ -180,7 +191,7 @@ impl Bench<'_> {
         for ((((mut rig, difference), train), evaluate), peak) in
             rigs.into_iter().zip(differences).zip(train).zip(evaluate).zip(peaks)
         {
-            let samples = roofline::launches(&mut rig, peak, self.args.seconds)?;
+            let (samples, method) = roofline::launches(&mut rig, peak, self.args.seconds)?;
             all.push(Measured {
                 device: rig.session.device(),
                 difference,
@@ -189,6 +200,7 @@ impl Bench<'_> {
                 turns: train.0.clone(),
                 train: Samples::new(train.0, train.1),
                 evaluate: Samples::new(evaluate.0, evaluate.1),
+                method,
                 launches: rig.session.plan().program.train.iter().cloned().zip(samples).collect(),
             });
         }

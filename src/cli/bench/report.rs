@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::measure::Samples;
 use super::roofline::{self, Peak, digits, time};
 use super::{Bench, Measured};
-use crate::cli::device::Chosen;
+use crate::cli::device::{Chosen, processor};
 use crate::cli::summary::unit;
 use crate::cli::{table, thousands};
 
@@ -32,25 +32,26 @@ pub fn conditions(bench: &Bench<'_>, peaks: &[Peak]) -> String {
         ]);
     }
     let mut text = format!(
-        "{}, {}, {}; {} s a measurement; lenet {}\n\n{}",
+        "{}, {}, {}; {} s a measurement; lenet {}{}\n\n{}",
         bench.network.name,
         bench.args.optimizer.name(),
         bench.images.name,
         bench.args.seconds,
         env!("CARGO_PKG_VERSION"),
+        processor().map_or(String::new(), |name| format!(" on {name}")),
         table(&rows)
     );
-    for device in &bench.devices {
-        text += &format!("launches of {}: {}\n", device.name(), roofline::method(device));
-    }
-    text + NOTES + "\n"
+    text += NOTES;
+    text.push('\n');
+    text
 }
 
 /// What was measured at one batch size.
 pub fn batch(batch: usize, measured: &[Measured], peaks: &[Peak]) -> String {
     let mut text = String::new();
     for (one, peak) in measured.iter().zip(peaks) {
-        text += &format!("\nbatch {batch} on {}\n{}", one.device, roofline::text(&one.launches, peak));
+        let launches = roofline::text(&one.launches, peak);
+        text += &format!("\nbatch {batch} on {}; by {}\n{launches}", one.device, one.method);
     }
     let per_image = |samples: &Samples| time(samples.median() / batch as f64);
     let per_second = |samples: &Samples| thousands((batch as f64 / samples.median()).round());
@@ -154,7 +155,6 @@ fn device(device: &Chosen, peak: &Peak) -> Value {
         "name": device.name(),
         "adapter": adapter,
         "software": device.gpu().is_some() && !device.is_gpu(),
-        "launches_timed_by": roofline::method(device),
         "fill": device.fill(),
         "peak": peak.json(),
     })
@@ -184,6 +184,7 @@ pub fn json(bench: &Bench<'_>, peaks: &[Peak], all: &[(usize, Vec<Measured>)], v
     json!({
         "kind": "measurement",
         "version": env!("CARGO_PKG_VERSION"),
+        "processor": processor(),
         "network": bench.network.name,
         "optimizer": bench.args.optimizer.name(),
         "data": bench.images.name,
@@ -207,6 +208,7 @@ fn on_device(batch: usize, one: &Measured, peak: &Peak) -> Value {
         "difference": one.difference.json(),
         "first_step_s": one.first_step,
         "bytes": one.bytes,
+        "launches_timed_by": one.method,
         "train": step(&one.train),
         "evaluate": step(&one.evaluate),
         "launches": roofline::json(&one.launches, peak),

@@ -95,47 +95,49 @@ impl Peak {
     }
 }
 
-/// How the launches of a device are timed.
-pub fn method(chosen: &Chosen) -> &'static str {
-    match chosen.gpu() {
-        None => "clock around each launch, in the order of the step",
-        Some(device) if device.has_timestamps() => {
-            "timestamps of the device, each launch in a pass of its own, in the order of the step"
-        }
-        Some(_) => "clock around many repetitions of a launch in one submission, less an empty launch",
-    }
-}
-
-/// Samples of every launch of a training step.
-pub fn launches(rig: &mut Rig, peak: &Peak, seconds: f64) -> Outcome<Vec<Samples>> {
+/// Samples of every launch of a training step, and how they were taken.
+pub fn launches(rig: &mut Rig, peak: &Peak, seconds: f64) -> Outcome<(Vec<Samples>, &'static str)> {
     let launches = rig.session.plan().program.train.clone();
     let timestamps = match rig.session.backend() {
-        Backend::Cpu(_) => return on_cpu(rig, &launches, seconds),
+        Backend::Cpu(_) => {
+            let samples = on_cpu(rig, &launches, seconds)?;
+            return Ok((samples, "the clock around each launch, in the order of the step"));
+        }
         Backend::Gpu(gpu) => gpu.device().has_timestamps(),
     };
-    if !timestamps {
-        return by_repetition(rig, &launches, peak, seconds);
+    if timestamps {
+        let samples = by_timestamps(rig, launches.len(), seconds)?;
+        // There are drivers whose timestamps stand still.
+        if samples.iter().all(|samples| samples.median() > 0.0) {
+            return Ok((
+                samples,
+                "timestamps around each launch, a pass of its own, in the order of the step",
+            ));
+        }
     }
-    let mut samples = vec![Vec::new(); launches.len()];
-    let (start, mut count) = (Instant::now(), 1);
-    // The first round warms up.
-    let mut warm = false;
+    let samples = by_repetition(rig, launches.len(), peak, seconds)?;
+    Ok((samples, "the clock around repetitions of a launch in one submission, less an empty launch"))
+}
+
+/// The device's own time.
+fn by_timestamps(rig: &mut Rig, launches: usize, seconds: f64) -> Outcome<Vec<Samples>> {
+    let mut samples = vec![Vec::new(); launches];
+    let (start, mut count, mut warm) = (Instant::now(), 1, false);
     while samples[0].len() < 3 || (start.elapsed().as_secs_f64() < seconds && samples[0].len() < STEPS) {
         let steps = rig.steps(Phase::Train, count);
         let Backend::Gpu(gpu) = rig.session.backend() else { break };
         let nanoseconds = block_on(gpu.time(Phase::Train, &steps))?;
-        if warm {
-            for step in nanoseconds.chunks_exact(launches.len()) {
+        // The first round warms up.
+        if std::mem::replace(&mut warm, true) {
+            for step in nanoseconds.chunks_exact(launches) {
                 for (samples, ns) in samples.iter_mut().zip(step) {
                     samples.push(ns / 1e9);
                 }
             }
-            count = (2 * count).min(64);
         }
-        warm = true;
-        // A chunk is bounded by what is left of the time.
-        let step_seconds = start.elapsed().as_secs_f64() / samples[0].len().max(1) as f64;
-        count = count.min((seconds / 4.0 / step_seconds) as usize).max(1);
+        // More at once, as long as a round stays within a quarter of the time.
+        let a_step = start.elapsed().as_secs_f64() / (samples[0].len() + 1) as f64;
+        count = (2 * count).min(64).min((seconds / 4.0 / a_step) as usize).max(1);
     }
     Ok(samples.into_iter().map(|samples| Samples::new(samples, 1)).collect())
 }
@@ -163,10 +165,10 @@ fn on_cpu(rig: &mut Rig, launches: &[Launch], seconds: f64) -> Outcome<Vec<Sampl
 }
 
 /// Where the device has no clock of its own.
-fn by_repetition(rig: &mut Rig, launches: &[Launch], peak: &Peak, seconds: f64) -> Outcome<Vec<Samples>> {
+fn by_repetition(rig: &mut Rig, launches: usize, peak: &Peak, seconds: f64) -> Outcome<Vec<Samples>> {
     let any = rig.session.plan().metrics;
     let empty = peak.empty.median();
-    (0..launches.len())
+    (0..launches)
         .map(|index| {
             let step = rig.steps(Phase::Train, 1)[0];
             let job: Job<'_> = Box::new(|repetitions| {
@@ -175,7 +177,7 @@ fn by_repetition(rig: &mut Rig, launches: &[Launch], peak: &Peak, seconds: f64) 
                 }
                 wait(rig.session.backend(), any)
             });
-            let samples = alone(job, seconds / launches.len() as f64)?;
+            let samples = alone(job, seconds / launches as f64)?;
             Ok(samples.less(empty))
         })
         .collect()
@@ -205,50 +207,62 @@ pub fn digits(value: f64) -> String {
     }
 }
 
+/// So much a second; nothing where a launch took no longer than an empty one.
+fn rate(amount: f64, seconds: f64) -> String {
+    if seconds > 0.0 { digits(amount / seconds) } else { "—".into() }
+}
+
+/// A share in percent.
+fn percent(part: f64, whole: f64) -> String {
+    if whole > 0.0 { format!("{:.0} %", 100.0 * part / whole) } else { "—".into() }
+}
+
+/// Work that took some time, against its roof.
+struct Work {
+    flop: u64,
+    bytes: u64,
+    seconds: f64,
+    roof: f64,
+}
+
+impl Work {
+    fn row(&self, title: String, grid: String, spread: String, by: &str) -> Vec<String> {
+        let (flop, bytes) = (self.flop as f64, self.bytes as f64);
+        vec![
+            title,
+            grid,
+            unit(self.flop, ""),
+            unit(self.bytes, "B"),
+            digits(flop / bytes.max(1.0)),
+            time(self.seconds),
+            spread,
+            rate(flop / 1e9, self.seconds),
+            rate(bytes / 1e9, self.seconds),
+            percent(self.roof, self.seconds),
+            by.into(),
+        ]
+    }
+}
+
+/// What the columns are.
+const HEAD: [&str; 11] =
+    ["launch", "workgroups", "FLOP", "bytes", "FLOP/byte", "time", "±", "GFLOP/s", "GB/s", "of roof", "by"];
+
 /// The launches of a step as a table, the last row their sum.
 pub fn text(launches: &[(Launch, Samples)], peak: &Peak) -> String {
-    let head = [
-        "launch",
-        "workgroups",
-        "FLOP",
-        "bytes",
-        "FLOP/byte",
-        "time",
-        "±",
-        "GFLOP/s",
-        "GB/s",
-        "of roof",
-        "by",
-    ];
-    let mut rows = vec![head.map(String::from).to_vec()];
-    let row =
-        |title: String, grid: String, flop: u64, bytes: u64, seconds: f64, spread: String, roof: f64| {
-            vec![
-                title,
-                grid,
-                unit(flop, ""),
-                unit(bytes, "B"),
-                digits(flop as f64 / bytes.max(1) as f64),
-                time(seconds),
-                spread,
-                digits(flop as f64 / seconds / 1e9),
-                digits(bytes as f64 / seconds / 1e9),
-                format!("{:.0} %", 100.0 * roof / seconds),
-            ]
-        };
-    let mut sums = (0, 0, 0.0, 0.0);
+    let mut rows = vec![HEAD.map(String::from).to_vec()];
+    let mut sum = Work { flop: 0, bytes: 0, seconds: 0.0, roof: 0.0 };
     for (launch, samples) in launches {
         let (roof, by) = peak.roof(launch);
-        let seconds = samples.median();
+        let work = Work { flop: launch.flop, bytes: launch.bytes, seconds: samples.median(), roof };
         let grid = launch.grid.map(|n| n.to_string()).join("×");
-        let spread = format!("{:.0} %", 100.0 * samples.spread());
-        let mut cells = row(name(launch), grid, launch.flop, launch.bytes, seconds, spread, roof);
-        cells.push(by.into());
-        rows.push(cells);
-        sums = (sums.0 + launch.flop, sums.1 + launch.bytes, sums.2 + seconds, sums.3 + roof);
+        rows.push(work.row(name(launch), grid, percent(samples.spread() * work.seconds, work.seconds), by));
+        sum.flop += work.flop;
+        sum.bytes += work.bytes;
+        sum.seconds += work.seconds;
+        sum.roof += work.roof;
     }
-    let title = format!("{} launches", launches.len());
-    rows.push(row(title, String::new(), sums.0, sums.1, sums.2, String::new(), sums.3));
+    rows.push(sum.row(format!("{} launches", launches.len()), String::new(), String::new(), ""));
     table(&rows)
 }
 

@@ -15,6 +15,8 @@ pub struct Curve {
 /// One chart: curves against the left axis, one dashed curve in bytes against the right one.
 pub struct Panel {
     pub x: String,
+    /// Stands before the numbers of the x axis.
+    pub prefix: &'static str,
     pub left: String,
     pub curves: Vec<Curve>,
     pub right: String,
@@ -69,12 +71,12 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// 1, 10, 100, 1k, 10k, …
-fn short(value: f64) -> String {
+/// 1, 10, 100, 1k, 10k, …, with `space` before the letter or the unit.
+fn short(value: f64, space: &str) -> String {
     let prefixes = [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")];
     match prefixes.into_iter().find(|(size, _)| value >= *size) {
-        Some((size, prefix)) => format!("{}{prefix}", value / size),
-        None => value.to_string(),
+        Some((size, prefix)) => format!("{}{space}{prefix}", value / size),
+        None => format!("{value}{space}"),
     }
 }
 
@@ -122,15 +124,15 @@ impl Canvas {
         let memory = Axis::over(panel.dashed.points.iter().map(|p| p.1), 10.0, bottom, top);
         for tick in x.ticks(2.0) {
             self.line((x.at(tick), top), (x.at(tick), bottom), "#eeeeee");
-            self.text((x.at(tick), bottom + 18.0), "middle", GREY, &tick.to_string());
+            self.text((x.at(tick), bottom + 18.0), "middle", GREY, &format!("{}{tick}", panel.prefix));
         }
         for tick in y.ticks(10.0) {
             self.line((left, y.at(tick)), (right, y.at(tick)), "#dddddd");
-            self.text((left - 6.0, y.at(tick) + 4.0), "end", GREY, &short(tick));
+            self.text((left - 6.0, y.at(tick) + 4.0), "end", GREY, &short(tick, ""));
         }
         for tick in memory.ticks(10.0) {
             self.line((right, memory.at(tick)), (right + 4.0, memory.at(tick)), GREY);
-            self.text((right + 8.0, memory.at(tick) + 4.0), "start", GREY, &format!("{}B", short(tick)));
+            self.text((right + 8.0, memory.at(tick) + 4.0), "start", GREY, &format!("{}B", short(tick, " ")));
         }
         self.text(((left + right) / 2.0, bottom + 40.0), "middle", "#222222", &panel.x);
         self.text((left - 6.0, top - 12.0), "end", "#222222", &panel.left);
@@ -163,7 +165,7 @@ pub fn draw(title: &str, panels: &[Panel]) -> String {
         let mut at = 16.0;
         let coloured = panel.curves.iter().zip(COLOURS.into_iter().cycle());
         for (curve, colour) in coloured.chain([(&panel.dashed, GREY)]) {
-            canvas.line((at, 46.0), (at + 20.0, 46.0), colour);
+            canvas.curve(&[(at, 46.0), (at + 20.0, 46.0)], colour, colour == GREY);
             canvas.text((at + 26.0, 50.0), "start", "#222222", &curve.name);
             // A sans-serif letter of this size is about 6 pixels wide.
             at += 50.0 + 6.2 * curve.name.chars().count() as f64;
@@ -203,6 +205,7 @@ mod tests {
         let curve = |name: &str| Curve { name: name.into(), points: vec![(1.0, 10.0), (2.0, 20.0)] };
         let panel = Panel {
             x: "batch".into(),
+            prefix: "",
             left: "images/s".into(),
             curves: vec![curve("a <b> & c")],
             right: "memory".into(),
@@ -211,8 +214,10 @@ mod tests {
         let text = draw("A & B", &[panel]);
         assert!(text.starts_with("<svg ") && text.ends_with("</svg>\n"));
         assert!(text.contains("a &lt;b&gt; &amp; c") && text.contains("<title>A &amp; B</title>"));
-        assert_eq!(text.matches("<polyline").count(), 2);
-        assert_eq!(text.matches("<circle").count(), 2);
+        // Each curve in the chart and in the legend.
+        assert_eq!(text.matches("<polyline").count(), 4);
+        assert_eq!(text.matches("stroke-dasharray").count(), 2);
+        assert_eq!(text.matches("<circle").count(), 4);
         assert!(!text.contains("NaN") && !text.contains("inf"));
     }
 }
