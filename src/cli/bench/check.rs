@@ -46,7 +46,10 @@ impl Difference {
     }
 
     pub fn text(&self) -> String {
-        format!("loss {:.0e}, logits {:.0e}, gradients {:.0e}", self.loss, self.logits, self.gradients)
+        if (self.loss, self.logits, self.gradients) == (0.0, 0.0, 0.0) {
+            return "the same bits".into();
+        }
+        format!("loss {:.0e}, logits {:.0e}, gradients {:.0e} apart", self.loss, self.logits, self.gradients)
     }
 }
 

@@ -26,12 +26,14 @@ pub struct Samples {
     sorted: Vec<f64>,
     /// Repetitions that a sample is the mean of.
     pub repetitions: usize,
+    /// Seconds below which a median is lost in what was taken off.
+    floor: f64,
 }
 
 impl Samples {
     pub fn new(mut seconds: Vec<f64>, repetitions: usize) -> Samples {
         seconds.sort_by(f64::total_cmp);
-        Samples { sorted: seconds, repetitions }
+        Samples { sorted: seconds, repetitions, floor: 0.0 }
     }
 
     /// The value below which this share of the samples lies, between two samples by proportion.
@@ -45,7 +47,13 @@ impl Samples {
     /// The same with the time of something else taken off, down to nothing.
     pub fn less(mut self, seconds: f64) -> Samples {
         self.sorted.iter_mut().for_each(|sample| *sample = (*sample - seconds).max(0.0));
+        self.floor = seconds / 10.0;
         self
+    }
+
+    /// Whether the median means something.
+    pub fn resolved(&self) -> bool {
+        self.median() > self.floor
     }
 
     pub fn median(&self) -> f64 {
@@ -261,6 +269,8 @@ mod tests {
         assert_eq!([0.0, 0.5, 1.0].map(|share| samples.quantile(share)), [1.0, 2.5, 4.0]);
         assert_eq!(samples.quantile(0.25), 1.75);
         assert!(Samples::new(Vec::new(), 1).median().is_nan());
+        assert!(samples.clone().less(2.0).resolved() && !samples.clone().less(2.4).resolved());
+        assert_eq!(samples.less(2.0).quantile(0.0), 0.0);
     }
 
     #[test]

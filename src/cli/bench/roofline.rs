@@ -207,14 +207,9 @@ pub fn digits(value: f64) -> String {
     }
 }
 
-/// So much a second; nothing where a launch took no longer than an empty one.
-fn rate(amount: f64, seconds: f64) -> String {
-    if seconds > 0.0 { digits(amount / seconds) } else { "—".into() }
-}
-
 /// A share in percent.
-fn percent(part: f64, whole: f64) -> String {
-    if whole > 0.0 { format!("{:.0} %", 100.0 * part / whole) } else { "—".into() }
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
 }
 
 /// Work that took some time, against its roof.
@@ -226,21 +221,24 @@ struct Work {
 }
 
 impl Work {
-    fn row(&self, title: String, grid: String, spread: String, by: &str) -> Vec<String> {
+    /// What it is, and unless it took no longer than an empty launch how fast it was.
+    fn row(&self, title: String, grid: String, resolved: bool, spread: String, by: &str) -> Vec<String> {
         let (flop, bytes) = (self.flop as f64, self.bytes as f64);
-        vec![
-            title,
-            grid,
-            unit(self.flop, ""),
-            unit(self.bytes, "B"),
-            digits(flop / bytes.max(1.0)),
-            time(self.seconds),
-            spread,
-            rate(flop / 1e9, self.seconds),
-            rate(bytes / 1e9, self.seconds),
-            percent(self.roof, self.seconds),
-            by.into(),
-        ]
+        let mut cells =
+            vec![title, grid, unit(self.flop, ""), unit(self.bytes, "B"), digits(flop / bytes.max(1.0))];
+        if resolved {
+            cells.extend([
+                time(self.seconds),
+                spread,
+                digits(flop / self.seconds / 1e9),
+                digits(bytes / self.seconds / 1e9),
+                percent(self.roof / self.seconds),
+            ]);
+        } else {
+            cells.extend(["≈ empty", "", "", "", ""].map(String::from));
+        }
+        cells.push(by.into());
+        cells
     }
 }
 
@@ -256,13 +254,13 @@ pub fn text(launches: &[(Launch, Samples)], peak: &Peak) -> String {
         let (roof, by) = peak.roof(launch);
         let work = Work { flop: launch.flop, bytes: launch.bytes, seconds: samples.median(), roof };
         let grid = launch.grid.map(|n| n.to_string()).join("×");
-        rows.push(work.row(name(launch), grid, percent(samples.spread() * work.seconds, work.seconds), by));
+        rows.push(work.row(name(launch), grid, samples.resolved(), percent(samples.spread()), by));
         sum.flop += work.flop;
         sum.bytes += work.bytes;
         sum.seconds += work.seconds;
         sum.roof += work.roof;
     }
-    rows.push(sum.row(format!("{} launches", launches.len()), String::new(), String::new(), ""));
+    rows.push(sum.row(format!("{} launches", launches.len()), String::new(), true, String::new(), ""));
     table(&rows)
 }
 
@@ -270,7 +268,8 @@ pub fn text(launches: &[(Launch, Samples)], peak: &Peak) -> String {
 pub fn json(launches: &[(Launch, Samples)], peak: &Peak) -> Value {
     let one = |(launch, samples): &(Launch, Samples)| {
         let (roof, by) = peak.roof(launch);
-        let seconds = samples.median();
+        // Nothing where it took no longer than an empty launch.
+        let rate = |amount: f64| samples.resolved().then(|| amount / samples.median());
         json!({
             "launch": name(launch),
             "workgroups": launch.grid,
@@ -278,9 +277,9 @@ pub fn json(launches: &[(Launch, Samples)], peak: &Peak) -> Value {
             "bytes": launch.bytes,
             "flop_per_byte": launch.flop as f64 / launch.bytes.max(1) as f64,
             "time": samples.json(),
-            "gflops": launch.flop as f64 / seconds / 1e9,
-            "gigabytes_per_second": launch.bytes as f64 / seconds / 1e9,
-            "share_of_roof": roof / seconds,
+            "gflops": rate(launch.flop as f64 / 1e9),
+            "gigabytes_per_second": rate(launch.bytes as f64 / 1e9),
+            "share_of_roof": rate(roof),
             "bound_by": by,
         })
     };
