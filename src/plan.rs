@@ -110,6 +110,20 @@ impl Default for Options {
     }
 }
 
+/// How much a device holds, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// The largest buffer.
+    pub buffer: u64,
+    /// All buffers together.
+    pub total: u64,
+}
+
+impl Memory {
+    /// A device that holds whatever can be addressed.
+    pub const UNBOUNDED: Memory = Memory { buffer: u64::MAX, total: u64::MAX };
+}
+
 /// What a backend needs of a plan: its buffers, and the launches over them.
 #[derive(Debug, Default)]
 pub struct Program {
@@ -136,6 +150,24 @@ impl Program {
     /// Bytes of all buffers.
     pub fn bytes(&self) -> u64 {
         self.buffers.iter().map(|buffer| 4 * buffer.len as u64).sum()
+    }
+
+    /// Checks the buffers against what a device holds, before anything is allocated.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] in bytes, with the buffer's name where one alone is too large.
+    pub fn fits(&self, memory: Memory) -> Result<()> {
+        let too_large = |what: String, needed, allowed| Err(Error::Limit { what, needed, allowed });
+        for buffer in &self.buffers {
+            let needed = 4 * buffer.len as u64;
+            if needed > memory.buffer {
+                return too_large(format!("the buffer {}, in bytes,", buffer.name), needed, memory.buffer);
+            }
+        }
+        if self.bytes() > memory.total {
+            return too_large("all buffers, in bytes,".into(), self.bytes(), memory.total);
+        }
+        Ok(())
     }
 
     /// Adds a buffer of zeros, and gives the range that is all of it.
@@ -194,6 +226,9 @@ pub struct Plan {
     /// Each layer's output and, where it has one, its gradient, for whoever wants to look.
     pub activations: Vec<(String, Range, Option<Range>)>,
 }
+
+/// Images that a batch can hold at most.
+pub const LARGEST_BATCH: usize = 65_536;
 
 /// Records in the metrics ring.
 pub const RING: usize = 1024;
@@ -322,13 +357,63 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Network`] when it contradicts itself, [`Error::Settings`] when an option is out of range,
-    /// [`Error::Limit`] when a launch or a buffer would outgrow what WebGPU can address.
+    /// [`Error::Limit`] when a launch or a buffer would outgrow what WebGPU can address, with the largest batch
+    /// that would not.
     pub fn new(network: &Network, options: &Options) -> Result<Plan> {
+        Plan::within(network, options, Memory::UNBOUNDED)
+    }
+
+    /// Compiles `network` for a device that holds so much; nothing is allocated.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; [`Error::Limit`] also when the buffers need more than the device holds.
+    pub fn within(network: &Network, options: &Options, memory: Memory) -> Result<Plan> {
+        match Plan::compile(network, options).and_then(|plan| plan.program.fits(memory).map(|()| plan)) {
+            Err(Error::Limit { what, needed, allowed }) => {
+                let largest = match Plan::largest_batch(network, options, memory)? {
+                    Some(batch) => format!("the largest that does is {batch}"),
+                    None => "not even one image does".into(),
+                };
+                let what = format!("batch {} does not fit ({largest}): {what}", options.batch);
+                Err(Error::Limit { what, needed, allowed })
+            }
+            other => other,
+        }
+    }
+
+    /// The largest batch for which a plan, all else equal, fits a device that holds so much; none where not even
+    /// one image does. Nothing is allocated.
+    ///
+    /// # Errors
+    /// What [`Plan::new`] finds wrong whatever the batch.
+    pub fn largest_batch(network: &Network, options: &Options, memory: Memory) -> Result<Option<usize>> {
+        let fits = |batch| {
+            let options = Options { batch, ..options.clone() };
+            match Plan::compile(network, &options).and_then(|plan| plan.program.fits(memory)) {
+                Ok(()) => Ok(true),
+                Err(Error::Limit { .. }) => Ok(false),
+                Err(error) => Err(error),
+            }
+        };
+        // What fits grows with the batch: bisection between one that fits and one that does not.
+        let (mut good, mut bad) = (0, LARGEST_BATCH + 1);
+        while bad - good > 1 {
+            let middle = good + (bad - good) / 2;
+            if fits(middle)? { good = middle } else { bad = middle }
+        }
+        Ok((good > 0).then_some(good))
+    }
+
+    fn compile(network: &Network, options: &Options) -> Result<Plan> {
         let placed = network.place()?;
         options.optimizer.check()?;
         let Options { batch, smoothing, train_images, eval_images, .. } = *options;
-        if batch == 0 || batch > 65_536 {
-            return Err(Error::Settings(format!("batch is {batch}, expected 1 to 65536")));
+        if batch == 0 {
+            return Err(Error::Settings(format!("batch is 0, expected 1 to {LARGEST_BATCH}")));
+        }
+        if batch > LARGEST_BATCH {
+            let (needed, allowed) = (batch as u64, LARGEST_BATCH as u64);
+            return Err(Error::Limit { what: "a batch, in images,".into(), needed, allowed });
         }
         if !(0.0..1.0).contains(&smoothing) {
             return Err(Error::Settings(format!(

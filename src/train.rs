@@ -271,6 +271,15 @@ impl Session {
         self.backend.write(to.labels, &labels)
     }
 
+    /// Puts the training data in place; at most as many images as the plan was made for.
+    ///
+    /// # Errors
+    /// [`Error::Network`] when the data is not what the network takes, [`Error::Settings`] when it is too much.
+    pub fn set_training(&mut self, data: &Dataset) -> Result<()> {
+        self.plan.network.check_data([data.channels, data.height, data.width], data.classes)?;
+        self.upload(self.plan.train_data, data)
+    }
+
     /// Puts the evaluation data in place; at most as many images as the plan was made for.
     pub fn set_evaluation(&mut self, data: &Dataset) -> Result<()> {
         self.plan.network.check_data([data.channels, data.height, data.width], data.classes)?;

@@ -7,17 +7,17 @@ use std::collections::BTreeSet;
 use std::sync::OnceLock;
 use std::{env, fs};
 
-use lenet::backend::{Backend, gpu};
+use lenet::backend::{Backend, Gpu, gpu};
 use lenet::error::Error;
 use lenet::kernels::activation::Activation;
 use lenet::kernels::loss::{LOSS_NOT_FINITE, RECORD};
 use lenet::kernels::optimizer::{GRADIENT_NOT_FINITE, Optimizer, Rule, Segment};
 use lenet::kernels::{
     CHUNK, LANES, Launch, Range, SHADERS, Step, batch, blocks, conv_pool, conv2d, linear, loss, optimizer,
-    padded, pool2d,
+    padded, peak, pool2d,
 };
 use lenet::network::Network;
-use lenet::plan::{Options, Phase, Plan, Program};
+use lenet::plan::{LARGEST_BATCH, Memory, Options, Phase, Plan, Program};
 use pollster::block_on;
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
@@ -761,6 +761,33 @@ fn conv_pool_case(fused: Fused) -> Case {
 }
 
 // ---------------------------------------------------------------------------------------------------------
+// peak
+
+fn peak_cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (elements, rounds) in [(1, 8), (63, 16), (1000, 40)] {
+        let mut case = Case::new(format!("{rounds} rounds of {elements} elements"));
+        let values = Random::of(&case.name).floats(elements);
+        let input = case.floats("input", &values);
+        // Twelve chains that stay below 11 + 41 and round twice a round on one side, once on the other.
+        let rounding = 12.0 * 52.0 * 2.0 * rounds as f32 * f32::EPSILON;
+        let output = case.output("output", elements, Compare::Close { absolute: rounding, relative: 0.0 });
+        case.launch(peak::multiply_add(input, output, rounds));
+        cases.push(case);
+    }
+    // The last has more workgroups than fit one row of the grid.
+    for words in [4, 260, 4 * (65_535 * 64 + 70)] {
+        let mut case = Case::new(format!("a copy of {words} words"));
+        let values = Random::of(&case.name).words(words);
+        let source = case.integers("source", &values);
+        let copied = case.add("copied", &vec![POISON_U32; words], POISON_U32, &[0..words], Compare::Bits);
+        case.launch(peak::copy(source, copied));
+        cases.push(case);
+    }
+    cases
+}
+
+// ---------------------------------------------------------------------------------------------------------
 // pool2d
 
 /// What a pooling's inputs are like.
@@ -1114,7 +1141,7 @@ fn optimizer_case(what: &str, settings: Optimizer, bad: bool) -> Case {
 type Cases = fn() -> Vec<Case>;
 
 /// Every shader's cases.
-const TABLE: [(&str, Cases); 8] = [
+const TABLE: [(&str, Cases); 9] = [
     ("activation", activation_cases),
     ("batch", batch_cases),
     ("conv2d", conv2d_cases),
@@ -1122,6 +1149,7 @@ const TABLE: [(&str, Cases); 8] = [
     ("linear", linear_cases),
     ("loss", loss_cases),
     ("optimizer", optimizer_cases),
+    ("peak", peak_cases),
     ("pool2d", pool2d_cases),
 ];
 
@@ -1186,6 +1214,11 @@ fn loss() {
 #[test]
 fn optimizer() {
     check("optimizer");
+}
+
+#[test]
+fn peak() {
+    check("peak");
 }
 
 #[test]
@@ -1404,6 +1437,67 @@ fn a_grid_over_the_limits_is_an_error() {
         Err(Error::Limit { needed, allowed, .. }) => assert!(needed > allowed && allowed == 65_535),
         other => panic!("expected Error::Limit, got {other:?}"),
     }
+}
+
+#[test]
+fn the_largest_batch_is_the_largest() {
+    let network = Network::preset("lenet5").expect("a preset");
+    let options = Options { train_images: 97, ..Options::default() };
+    let plan = |batch, memory| Plan::within(&network, &Options { batch, ..options.clone() }, memory);
+    let largest = |memory| Plan::largest_batch(&network, &options, memory).expect("a network that fits");
+    let needs = |batch| plan(batch, Memory::UNBOUNDED).expect("a plan").program.bytes();
+    for memory in [
+        Memory { total: needs(100), ..Memory::UNBOUNDED },
+        Memory { buffer: 1 << 22, ..Memory::UNBOUNDED },
+        Memory { buffer: 1 << 27, total: 1 << 28 },
+    ] {
+        let most = largest(memory).expect("a batch");
+        assert!((1..LARGEST_BATCH).contains(&most), "{memory:?}: {most}");
+        let program = plan(most, memory).expect("a plan that fits").program;
+        assert!(program.fits(memory).is_ok() && program.bytes() <= memory.total);
+        match plan(most + 1, memory) {
+            Err(Error::Limit { what, needed, allowed }) => {
+                assert!(what.contains(&format!("the largest that does is {most}")), "{what}");
+                assert!(needed > allowed, "{needed} of {allowed}");
+            }
+            other => panic!("expected Error::Limit, got {other:?}"),
+        }
+    }
+    assert_eq!(largest(Memory::UNBOUNDED), Some(LARGEST_BATCH));
+    assert_eq!(largest(Memory { total: 1000, ..Memory::UNBOUNDED }), None);
+    match plan(1, Memory { total: 1000, ..Memory::UNBOUNDED }) {
+        Err(Error::Limit { what, .. }) => assert!(what.contains("not even one image"), "{what}"),
+        other => panic!("expected Error::Limit, got {other:?}"),
+    }
+}
+
+#[test]
+fn launches_are_timed_by_the_device() {
+    let opened = device();
+    if opened.is_none() {
+        return;
+    }
+    let adapters = block_on(gpu::adapters());
+    let timed = |adapter| block_on(gpu::Device::open_with(adapter, wgpu::Features::TIMESTAMP_QUERY)).ok();
+    let Some(device) = adapters.iter().find_map(timed) else { return };
+    let plan = plan(Rule::Sgd);
+    let mut gpu = block_on(Gpu::new(&device, &plan.program)).expect("a backend");
+    let steps = [Step { count: 20, ..Step::default() }; 3];
+    match block_on(gpu.time(Phase::Train, &steps)) {
+        Ok(nanoseconds) => {
+            assert!(device.has_timestamps());
+            assert_eq!(nanoseconds.len(), 3 * plan.program.train.len());
+            assert_eq!(gpu.dispatched(), nanoseconds.len() as u64);
+            // Whole numbers of ticks; some launch takes longer than one.
+            assert!(nanoseconds.iter().all(|&ns| ns >= 0.0) && nanoseconds.iter().sum::<f64>() > 0.0);
+        }
+        Err(Error::Device(message)) => assert!(!device.has_timestamps(), "{message}"),
+        Err(other) => panic!("{other:?}"),
+    }
+    gpu.repeat(Phase::Train, 0, 5, steps[0]).expect("a launch that exists");
+    assert!(matches!(gpu.repeat(Phase::Train, 99, 1, steps[0]), Err(Error::Settings(_))));
+    let mut plain = block_on(Gpu::new(&opened.expect("a device"), &plan.program)).expect("a backend");
+    assert!(matches!(block_on(plain.time(Phase::Train, &steps)), Err(Error::Device(_))));
 }
 
 #[test]

@@ -472,7 +472,9 @@ fn summaries_hold_what_they_promise() {
     let info: Value = serde_json::from_str(&place.ok("info --json")).unwrap();
     assert!(info["cpu"].as_str().unwrap().starts_with("CPU, ") && info["auto"]["why"].is_string());
     assert!(place.ok("--help").contains("Exit codes:"));
+    assert!(place.ok("--help").contains("bench"));
     assert!(place.ok("train --help").contains("--early-stop"));
+    assert!(place.ok("bench --help").contains("--growth"));
     // A reader that leaves early.
     let mut child =
         place.command("summary --plan").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -496,7 +498,6 @@ fn what_makes_no_sense_is_refused() {
         ("--epochs 0", &["epochs is 0"]),
         ("--steps 0", &["steps"]),
         ("--batch 0", &["batch is 0"]),
-        ("--batch 65537", &["batch is 65537"]),
         ("--momentum 0.9", &["momentum means nothing to adam"]),
         ("--optimizer momentum --momentum 1", &["momentum is 1"]),
         ("--weight-decay -0.1", &["weight-decay is -0.1"]),
@@ -634,5 +635,164 @@ fn what_is_not_finite_stops_the_run_and_keeps_the_last_good_state() {
         place.ok(&format!(
             "train --init {later} --data data --steps 1 --device {device} --out again-{device}"
         ));
+    }
+}
+
+/// The only line of JSON that a command prints.
+fn object(text: &str) -> Value {
+    let mut all = lines(text);
+    assert_eq!(all.len(), 1, "{text}");
+    all.remove(0)
+}
+
+#[test]
+fn bench_checks_and_times_every_launch() {
+    let place = Place::new();
+    let devices = devices();
+    let flags: String = devices.iter().map(|device| format!(" --device {device}")).collect();
+    let bench = object(&place.ok(&format!("bench --json --seconds 0.01 --batch 3,20{flags}")));
+    assert_eq!(bench["kind"], "measurement");
+    assert_eq!(bench["devices"].as_array().unwrap().len(), devices.len());
+    for device in bench["devices"].as_array().unwrap() {
+        let peak = &device["peak"];
+        assert!(
+            peak["gflops"].as_f64().unwrap() > 0.1 && peak["gigabytes_per_second"].as_f64().unwrap() > 0.1
+        );
+    }
+    let plan = object(&place.ok("summary --plan --batch 20 --json"));
+    assert_eq!(bench["batches"].as_array().unwrap().len(), 2);
+    let at_20 = &bench["batches"][1];
+    assert_eq!(at_20["batch"], 20);
+    assert_eq!(at_20["ratios"].as_array().unwrap().len(), devices.len() - 1);
+    for (one, device) in at_20["devices"].as_array().unwrap().iter().zip(&devices) {
+        // The CPU twins agree with themselves to the bit.
+        let gradients = one["difference"]["gradients"].as_f64().unwrap();
+        assert!(if *device == "cpu" { gradients == 0.0 } else { gradients < 2e-3 });
+        for step in ["train", "evaluate"] {
+            let time = &one[step]["time"];
+            let [low, high] = [0, 1].map(|i| time["quartiles_s"][i].as_f64().unwrap());
+            let (least, median) = (time["least_s"].as_f64().unwrap(), time["median_s"].as_f64().unwrap());
+            assert!(0.0 < least && least <= low && low <= median && median <= high, "{time}");
+            let speed = one[step]["images_per_second"].as_f64().unwrap();
+            assert!((speed * median / 20.0 - 1.0).abs() < 1e-9);
+        }
+        assert!(one["first_step_s"].as_f64().unwrap() >= one["train"]["time"]["least_s"].as_f64().unwrap());
+        let launches = one["launches"].as_array().unwrap();
+        let names =
+            |list: &[Value], name: &dyn Fn(&Value) -> String| list.iter().map(name).collect::<Vec<_>>();
+        assert_eq!(
+            names(launches, &|launch| launch["launch"].as_str().unwrap().into()),
+            names(plan["train"].as_array().unwrap(), &|launch| {
+                let file = launch["shader"].as_str().unwrap();
+                let stem = file.strip_prefix("shaders/").and_then(|file| file.strip_suffix(".wgsl")).unwrap();
+                format!("{stem}:{}", launch["entry"].as_str().unwrap())
+            })
+        );
+        for launch in launches {
+            assert!(launch["time"]["samples"].as_u64().unwrap() >= 3, "{launch}");
+            assert!(launch["share_of_roof"].as_f64().unwrap() > 0.0, "{launch}");
+        }
+    }
+    assert!(bench["verdict"].as_str().unwrap().contains("a trained image at batch"));
+    if devices.contains(&"gpu") {
+        let line = "bench --json --seconds 0.01 --batch 3 --device gpu --no-timestamps";
+        let one = object(&place.ok(line))["batches"][0]["devices"][0].clone();
+        assert!(one["launches_timed_by"].as_str().unwrap().contains("repetitions"), "{one}");
+        let launches = one["launches"].as_array().unwrap();
+        let time = |launch: &Value| launch["time"]["median_s"].as_f64().unwrap();
+        assert!(launches.iter().map(time).sum::<f64>() > 0.0, "{one}");
+    }
+}
+
+#[test]
+fn bench_says_in_the_end_what_is_faster() {
+    let place = Place::new();
+    let out = place.ok("bench --seconds 0.01 --batch 2 --device cpu");
+    assert!(out.contains("measured peaks") && out.contains("optimizer:adam"), "{out}");
+    let last = out.lines().last().unwrap();
+    assert!(last.starts_with("measured alone: CPU") && last.contains("a trained image at batch 2"), "{last}");
+    // A network that does not take MNIST is timed on noise.
+    fs::write(
+        place.path("net.toml"),
+        "name = \"rgb\"\ninput = { channels = 3, height = 9, width = 7 }\n\
+         layers = [{ conv2d = { channels = 4, kernel = 3 } }, \"relu\", { linear = { outputs = 300 } }]\n",
+    )
+    .unwrap();
+    let bench = object(&place.ok("bench --json --seconds 0.01 --batch 5 --device cpu --net net.toml"));
+    assert!(bench["data"].as_str().unwrap().starts_with("noise"), "{bench}");
+}
+
+#[test]
+fn bench_grows_and_draws_it() {
+    let place = Place::new();
+    let line = "bench --growth --seconds 0.01 --batch 4 --most-batch 8 --most-width 2 --device cpu";
+    let bench = object(&place.ok(&format!("{line} --json --svg growth.svg")));
+    let points = |i: usize| bench["growth"][i]["devices"][0]["points"].as_array().unwrap().clone();
+    let numbers =
+        |points: &[Value], key: &str| points.iter().map(|p| p[key].as_u64().unwrap()).collect::<Vec<_>>();
+    assert_eq!(bench["growth"][0]["against"], "batch");
+    assert_eq!(numbers(&points(0), "batch"), [1, 2, 4, 8]);
+    assert_eq!(numbers(&points(1), "width"), [1, 2]);
+    assert_eq!(numbers(&points(1), "batch"), [4, 4]);
+    let bytes = numbers(&points(1), "bytes");
+    assert!(bytes[0] < bytes[1], "{bytes:?}");
+    assert!(points(0).iter().all(|point| point["images_per_second"].as_f64().unwrap() > 0.0));
+    let svg = fs::read_to_string(place.path("growth.svg")).unwrap();
+    assert!(svg.starts_with("<svg ") && svg.matches("<polyline").count() == 6, "{svg}");
+    assert!(place.ok(line).contains("×2 at batch 4"));
+}
+
+#[test]
+fn bench_models_gpus_and_says_that_it_is_a_model() {
+    let place = Place::new();
+    let says = "model, not a measurement";
+    let list = place.ok("bench --model list");
+    assert!(list.contains("NVIDIA RTX 4090") && list.contains("Apple M1") && list.contains(says), "{list}");
+    assert!(place.ok("bench --model all").contains(says));
+    let out = place.ok("bench --model 4090 --batch 64");
+    assert!(out.contains("time = overhead + max(") && out.contains("conv_pool:backward"), "{out}");
+    assert!(out.matches(says).count() >= 2, "{out}");
+    let model = object(&place.ok("bench --model h100 --batch 64,1024 --json"));
+    assert_eq!(model["kind"], says);
+    let batches = model["estimates"][0]["batches"].as_array().unwrap();
+    let speed = |i: usize| batches[i]["images_per_second"].as_f64().unwrap();
+    assert!(speed(1) > 2.0 * speed(0), "{} and {}", speed(0), speed(1));
+    place.fails("bench --model voodoo", 2, &["no model of \"voodoo\"", "NVIDIA H100 SXM"]);
+    place.fails("bench --model apple", 2, &["Apple M1, Apple M3 Max"]);
+    place.fails("bench --model list --growth", 2, &["--growth"]);
+    place.fails("bench --seconds 0", 2, &["seconds is 0"]);
+    place.fails("bench --svg x.svg", 2, &["--growth"]);
+    place.fails("bench --device no-such-gpu", 4, &["no-such-gpu"]);
+}
+
+#[test]
+fn what_does_not_fit_names_the_largest_batch() {
+    let place = Place::new();
+    place.small_data();
+    let largest = "the largest that does is ";
+    let line = "train --data data --steps 1 --device cpu --out run --batch 1000000";
+    let told = place.fails(line, 4, &["batch 1000000 does not fit", largest]);
+    let number = told.split(largest).nth(1).and_then(|rest| rest.split(')').next()).unwrap();
+    assert_eq!(number.parse::<usize>().unwrap(), lenet::plan::LARGEST_BATCH);
+    place.fails("train --data data --device cpu --out run --batch 65537", 4, &["batch 65537", largest]);
+    place.fails("bench --device cpu --batch 64,1000000", 4, &["batch 1000000 does not fit", largest]);
+    assert!(!place.path("run").exists());
+    if devices().contains(&"gpu") {
+        let line = "train --data data --steps 1 --device gpu --out run --batch 65536";
+        place.fails(line, 4, &["batch 65536 does not fit", largest, "in bytes"]);
+        // A curve goes on without what does not fit.
+        fs::write(
+            place.path("net.toml"),
+            "name = \"large\"\ninput = { channels = 1, height = 500, width = 500 }\n\
+             layers = [{ average_pool2d = { kernel = 50 } }, { linear = { outputs = 2 } }]\n",
+        )
+        .unwrap();
+        let line = "bench --growth --json --net net.toml --seconds 0.01 --batch 1 --device gpu";
+        let growth = object(&place.ok(&format!("{line} --most-batch 256 --most-width 1")));
+        let points = growth["growth"][0]["devices"][0]["points"].as_array().unwrap();
+        let last = points.last().unwrap();
+        assert!(points[0]["images_per_second"].as_f64().unwrap() > 0.0);
+        assert_eq!((&last["batch"], &last["images_per_second"]), (&Value::from(256), &Value::Null));
+        assert!(last["does_not_fit"].as_str().unwrap().contains("the largest that does is 128"), "{last}");
     }
 }

@@ -12,7 +12,7 @@ use std::task::Waker;
 use super::{Readback, poll_once};
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Entry, Launch, Range, SHADERS, Step, UNIFORM_BYTES};
-use crate::plan::{Phase, Program};
+use crate::plan::{Memory, Phase, Program};
 
 /// Steps that one submission may hold.
 pub const STEPS: usize = 256;
@@ -46,11 +46,20 @@ impl Device {
     /// # Errors
     /// [`Error::Device`] when the adapter has less than the default limits or refuses.
     pub async fn open(adapter: &wgpu::Adapter) -> Result<Device> {
+        Device::open_with(adapter, wgpu::Features::empty()).await
+    }
+
+    /// As [`Device::open`], and with those of `features` that the adapter has, such as
+    /// [`wgpu::Features::TIMESTAMP_QUERY`] for [`Gpu::time`].
+    ///
+    /// # Errors
+    /// As [`Device::open`].
+    pub async fn open_with(adapter: &wgpu::Adapter, features: wgpu::Features) -> Result<Device> {
         let info = adapter.get_info();
         let (device, queue) = adapter
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("lenet"),
-                required_features: wgpu::Features::empty(),
+                required_features: features & adapter.features(),
                 required_limits: wgpu::Limits::default(),
                 ..Default::default()
             })
@@ -79,6 +88,18 @@ impl Device {
             wgpu::DeviceType::Cpu => 256,
             _ => 4_096,
         }
+    }
+
+    /// The largest buffer that it binds. WebGPU does not tell how much fits in all.
+    pub fn memory(&self) -> Memory {
+        let limits = self.device.limits();
+        let buffer = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        Memory { buffer, ..Memory::UNBOUNDED }
+    }
+
+    /// Whether [`Gpu::time`] can take the device's own time.
+    pub fn has_timestamps(&self) -> bool {
+        self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
     }
 
     /// The device itself.
@@ -161,6 +182,17 @@ struct Dispatch {
     reads_step: bool,
 }
 
+impl Dispatch {
+    /// Records it into a pass, for the step at `index` of the uniform buffer.
+    fn record(&self, pass: &mut wgpu::ComputePass<'_>, index: usize) {
+        let offset = [(index * STEP_STRIDE as usize) as u32];
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, &self.bindings, if self.reads_step { &offset } else { &[] });
+        let [x, y, z] = self.grid;
+        pass.dispatch_workgroups(x, y, z);
+    }
+}
+
 /// A plan on a GPU.
 pub struct Gpu {
     device: Device,
@@ -189,15 +221,7 @@ impl Gpu {
     /// [`Error::Limit`] when a buffer outgrows the device, [`Error::Device`] when it refuses a pipeline.
     pub async fn new(device: &Device, program: &Program) -> Result<Gpu> {
         device.check()?;
-        let limits = device.device.limits();
-        let allowed = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
-        for buffer in &program.buffers {
-            let needed = 4 * buffer.len as u64;
-            if needed > allowed {
-                let what = format!("the buffer {}", buffer.name);
-                return Err(Error::Limit { what, needed, allowed });
-            }
-        }
+        program.fits(device.memory())?;
         let phases = [&program.train, &program.evaluate, &program.predict];
         let uniform = uniform_ends(phases);
         let scopes = device.scopes();
@@ -273,6 +297,11 @@ impl Gpu {
         self.device.name.clone()
     }
 
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Dispatches recorded so far, counted where they are recorded.
     pub fn dispatched(&self) -> u64 {
         self.dispatched
@@ -299,37 +328,130 @@ impl Gpu {
         self.report()?;
         let scopes = self.device.scopes();
         for steps in steps.chunks(STEPS) {
-            let mut bytes = vec![0; steps.len() * STEP_STRIDE as usize];
-            for (slot, step) in bytes.chunks_exact_mut(STEP_STRIDE as usize).zip(steps) {
-                slot[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
-            }
-            self.device.queue.write_buffer(&self.steps, 0, &bytes);
+            self.upload(steps);
             let mut encoder = self.device.device.create_command_encoder(&Default::default());
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            let dispatches = match phase {
-                Phase::Train => &self.train,
-                Phase::Evaluate => &self.evaluate,
-                Phase::Predict => &self.predict,
-            };
+            let dispatches = self.dispatches(phase);
             for index in 0..steps.len() {
                 for dispatch in dispatches {
-                    let offset = [index as u32 * STEP_STRIDE as u32];
-                    pass.set_pipeline(&dispatch.pipeline);
-                    pass.set_bind_group(
-                        0,
-                        &dispatch.bindings,
-                        if dispatch.reads_step { &offset } else { &[] },
-                    );
-                    let [x, y, z] = dispatch.grid;
-                    pass.dispatch_workgroups(x, y, z);
-                    self.dispatched += 1;
+                    dispatch.record(&mut pass, index);
                 }
             }
             drop(pass);
+            self.dispatched += (steps.len() * dispatches.len()) as u64;
             self.device.queue.submit([encoder.finish()]);
         }
         self.caught.extend(scopes.pop());
         self.report()
+    }
+
+    fn dispatches(&self, phase: Phase) -> &[Dispatch] {
+        match phase {
+            Phase::Train => &self.train,
+            Phase::Evaluate => &self.evaluate,
+            Phase::Predict => &self.predict,
+        }
+    }
+
+    /// Puts at most [`STEPS`] steps into the uniform buffer.
+    fn upload(&self, steps: &[Step]) {
+        let mut bytes = vec![0; steps.len() * STEP_STRIDE as usize];
+        for (slot, step) in bytes.chunks_exact_mut(STEP_STRIDE as usize).zip(steps) {
+            slot[..size_of::<Step>()].copy_from_slice(bytemuck::bytes_of(step));
+        }
+        self.device.queue.write_buffer(&self.steps, 0, &bytes);
+    }
+
+    /// Records one launch of a phase `times` times, in one pass and one submission; for measurements.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when the phase has no such launch, and what the device has reported by now.
+    pub fn repeat(&mut self, phase: Phase, launch: usize, times: usize, step: Step) -> Result<()> {
+        self.report()?;
+        let dispatches = self.dispatches(phase);
+        let Some(dispatch) = dispatches.get(launch) else {
+            return Err(Error::Settings(format!("launch {launch} of {}", dispatches.len())));
+        };
+        let scopes = self.device.scopes();
+        self.upload(&[step]);
+        let mut encoder = self.device.device.create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        for _ in 0..times {
+            dispatch.record(&mut pass, 0);
+        }
+        drop(pass);
+        self.device.queue.submit([encoder.finish()]);
+        self.dispatched += times as u64;
+        self.caught.extend(scopes.pop());
+        self.report()
+    }
+
+    /// Runs the launches of a phase once for each step, each launch in a pass of its own between two timestamps
+    /// of the device; gives the nanoseconds of every launch, step after step.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device was opened without [`wgpu::Features::TIMESTAMP_QUERY`], and what it
+    /// reports.
+    pub async fn time(&mut self, phase: Phase, steps: &[Step]) -> Result<Vec<f64>> {
+        self.report()?;
+        if !self.device.has_timestamps() {
+            return Err(Error::Device(format!("{} was opened without timestamps", self.device.name)));
+        }
+        let launches = self.dispatches(phase).len().max(1);
+        let most = (wgpu::QUERY_SET_MAX_QUERIES as usize / (2 * launches)).clamp(1, STEPS);
+        let mut nanoseconds = Vec::with_capacity(steps.len() * launches);
+        for steps in steps.chunks(most) {
+            let scopes = self.device.scopes();
+            self.upload(steps);
+            let count = 2 * (steps.len() * launches) as u32;
+            let queries = self.device.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: Some("timestamps"),
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
+            let buffer = |usage| {
+                self.device.device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("timestamps"),
+                    size: 8 * u64::from(count),
+                    usage: usage | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                })
+            };
+            let resolved = buffer(wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC);
+            let staging = buffer(wgpu::BufferUsages::MAP_READ);
+            let mut encoder = self.device.device.create_command_encoder(&Default::default());
+            let mut query = 0;
+            for index in 0..steps.len() {
+                for dispatch in self.dispatches(phase) {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                            query_set: &queries,
+                            beginning_of_pass_write_index: Some(query),
+                            end_of_pass_write_index: Some(query + 1),
+                        }),
+                    });
+                    dispatch.record(&mut pass, index);
+                    query += 2;
+                }
+            }
+            encoder.resolve_query_set(&queries, 0..query, &resolved, 0);
+            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, 8 * u64::from(count));
+            self.device.queue.submit([encoder.finish()]);
+            self.dispatched += u64::from(query / 2);
+            let mapping = Mapping::new(&self.device, staging);
+            self.caught.extend(scopes.pop());
+            let words = Readback::waiting(mapping).await?;
+            let ticks = |pair: &[u32]| u64::from(pair[0]) | u64::from(pair[1]) << 32;
+            let period = f64::from(self.device.queue.get_timestamp_period());
+            nanoseconds.extend(
+                words
+                    .chunks_exact(4)
+                    .map(|four| ticks(&four[2..]).saturating_sub(ticks(&four[..2])) as f64 * period),
+            );
+        }
+        self.report()?;
+        Ok(nanoseconds)
     }
 
     /// A copy of a range, on its way.

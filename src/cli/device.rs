@@ -1,7 +1,8 @@
 //! Which device runs the work: `--device auto|cpu|gpu|NAME|INDEX`, and why.
 
 use lenet::backend::{Backend, Cpu, gpu};
-use lenet::plan::{Options, Plan, Program};
+use lenet::network::Network;
+use lenet::plan::{Memory, Options, Plan, Program};
 use lenet::train::Session;
 
 use super::{Failure, Outcome};
@@ -24,14 +25,75 @@ impl Chosen {
         self.gpu.as_ref().map_or(Options::default().fill, gpu::Device::fill)
     }
 
+    /// The GPU, or none where the CPU backend runs.
+    pub fn gpu(&self) -> Option<&gpu::Device> {
+        self.gpu.as_ref()
+    }
+
+    /// Whether it is a GPU, and not the CPU backend or a software adapter on the CPU.
+    pub fn is_gpu(&self) -> bool {
+        let kind = |device: &gpu::Device| device.device().adapter_info().device_type;
+        self.gpu.as_ref().is_some_and(|device| kind(device) != wgpu::DeviceType::Cpu)
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> String {
+        self.gpu.as_ref().map_or_else(cpu_name, |device| device.name().to_string())
+    }
+
+    /// How much it holds: the limits of a GPU's buffers, and the memory that this machine has to spare where the
+    /// work lies in it.
+    pub fn memory(&self) -> Memory {
+        let own = self.gpu.as_ref().map_or(Memory::UNBOUNDED, gpu::Device::memory);
+        let kind = self.gpu.as_ref().map(|device| device.device().adapter_info().device_type);
+        if kind == Some(wgpu::DeviceType::DiscreteGpu) {
+            own
+        } else {
+            Memory { total: spare_memory(), ..own }
+        }
+    }
+
+    /// A plan that fits it.
+    pub fn plan(&self, network: &Network, options: &Options) -> lenet::Result<Plan> {
+        let options = Options { fill: self.fill(), ..options.clone() };
+        Plan::within(network, &options, self.memory())
+    }
+
+    /// Puts a program on it.
+    pub fn backend(&self, program: &Program) -> Outcome<Backend> {
+        match &self.gpu {
+            None => Ok(Backend::cpu(program)),
+            Some(device) => Ok(pollster::block_on(Backend::gpu(device, program))?),
+        }
+    }
+
     /// Puts a plan on it.
     pub fn session(&self, plan: Plan) -> Outcome<Session> {
-        let backend = match &self.gpu {
-            None => Backend::cpu(&plan.program),
-            Some(device) => pollster::block_on(Backend::gpu(device, &plan.program))?,
-        };
+        let backend = self.backend(&plan.program)?;
         Ok(Session::new(plan, backend))
     }
+}
+
+/// The processor's name, where the system tells.
+pub fn processor() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_string())
+}
+
+/// Bytes that can be had without swapping, as Linux tells, within the limit of the control group; everything where
+/// nobody tells.
+fn spare_memory() -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let machine = read("/proc/meminfo").lines().find_map(|line| {
+        let kilobytes = line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?;
+        Some(1024 * kilobytes.trim().parse::<u64>().ok()?)
+    });
+    let number = |path: &str| read(path).trim().parse::<u64>().ok();
+    let group = number("/sys/fs/cgroup/memory.max")
+        .zip(number("/sys/fs/cgroup/memory.current"))
+        .map(|(most, now)| most.saturating_sub(now));
+    machine.unwrap_or(u64::MAX).min(group.unwrap_or(u64::MAX))
 }
 
 /// What the CPU backend calls itself.
@@ -113,9 +175,9 @@ fn cpu(why: &str) -> Chosen {
     Chosen { request: "cpu".into(), line, gpu: None }
 }
 
-fn open(adapter: &wgpu::Adapter, why: &str) -> Outcome<Chosen> {
+fn open(adapter: &wgpu::Adapter, why: &str, features: wgpu::Features) -> Outcome<Chosen> {
     let info = adapter.get_info();
-    let device = pollster::block_on(gpu::Device::open(adapter))?;
+    let device = pollster::block_on(gpu::Device::open_with(adapter, features))?;
     let mut line = format!("device: {}", device.name());
     if !why.is_empty() {
         line += &format!(" ({why})");
@@ -123,10 +185,48 @@ fn open(adapter: &wgpu::Adapter, why: &str) -> Outcome<Chosen> {
     Ok(Chosen { request: info.name, line, gpu: Some(device) })
 }
 
+/// What a software adapter is chosen for.
+const SOFTWARE: &str = "a software adapter, as asked";
+
+/// The devices to compare: those of `requests`, where `all` means the CPU and every adapter that suffices;
+/// without any request the CPU and the adapter that `--device gpu` takes. Adapters are opened with timestamps if
+/// they have and are to use them.
+pub fn compared(requests: &[String], timestamps: bool) -> Outcome<Vec<Chosen>> {
+    let features = if timestamps { wgpu::Features::TIMESTAMP_QUERY } else { wgpu::Features::empty() };
+    let mut devices = Vec::new();
+    for request in requests {
+        if request.to_lowercase() == "all" {
+            devices.push(cpu(""));
+            for adapter in adapters().iter().filter(|adapter| suffices(adapter)) {
+                devices.push(open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features)?);
+            }
+        } else {
+            devices.push(choose_with(request, features)?);
+        }
+    }
+    if requests.is_empty() {
+        devices.push(cpu(""));
+        let adapters = adapters();
+        if let Some(adapter) = best(&adapters, true) {
+            devices.push(open(
+                adapter,
+                if is_software(adapter) { "a software adapter" } else { "" },
+                features,
+            )?);
+        }
+    }
+    Ok(devices)
+}
+
 /// Chooses the device that `request` means.
 ///
 /// A request by name or number that cannot be met is an error and never something else.
 pub fn choose(request: &str) -> Outcome<Chosen> {
+    choose_with(request, wgpu::Features::empty())
+}
+
+/// As [`choose`], with those of `features` that the adapter has.
+fn choose_with(request: &str, features: wgpu::Features) -> Outcome<Chosen> {
     let lower = request.to_lowercase();
     if lower == "cpu" {
         return Ok(cpu(""));
@@ -135,7 +235,7 @@ pub fn choose(request: &str) -> Outcome<Chosen> {
     if lower == AUTO {
         return match automatic(&adapters) {
             (None, why) => Ok(cpu(&why)),
-            (Some(adapter), why) => open(adapter, &why)
+            (Some(adapter), why) => open(adapter, &why, features)
                 .or_else(|failure| Ok(cpu(&format!("{} does not open: {failure}", adapter.get_info().name)))),
         };
     }
@@ -143,7 +243,7 @@ pub fn choose(request: &str) -> Outcome<Chosen> {
     if lower == "gpu" {
         let adapter = best(&adapters, true)
             .ok_or_else(|| missing("no adapter with WebGPU's default limits found".into()))?;
-        return open(adapter, if is_software(adapter) { "a software adapter, as asked" } else { "" });
+        return open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features);
     }
     let names: Vec<String> = adapters.iter().map(|adapter| adapter.get_info().name.to_lowercase()).collect();
     let at = match request.parse::<usize>() {
@@ -157,5 +257,5 @@ pub fn choose(request: &str) -> Outcome<Chosen> {
     let adapter = at
         .and_then(|at| adapters.get(at))
         .ok_or_else(|| missing(format!("no device is called {request:?} or has that number")))?;
-    open(adapter, if is_software(adapter) { "a software adapter, as asked" } else { "" })
+    open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use lenet::data::{self, Dataset};
 use lenet::network::Network;
-use lenet::plan::{Options, Plan};
+use lenet::plan::Options;
 use lenet::train::Session;
 use pollster::block_on;
 use serde_json::json;
@@ -42,8 +42,8 @@ pub fn session(
     test: &Dataset,
     batch: usize,
 ) -> Outcome<Session> {
-    let options = Options { batch, eval_images: test.len(), fill: chosen.fill(), ..Options::default() };
-    let mut session = chosen.session(Plan::new(network, &options)?)?;
+    let options = Options { batch, eval_images: test.len(), ..Options::default() };
+    let mut session = chosen.session(chosen.plan(network, &options)?)?;
     session.set_parameters(parameters.iter().copied())?;
     session.set_evaluation(test)?;
     Ok(session)

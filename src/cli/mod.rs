@@ -3,6 +3,7 @@
 //! Results go to stdout, talk to stderr. Whatever goes wrong is one line and an exit code that says what kind
 //! of thing it was.
 
+mod bench;
 mod device;
 mod eval;
 mod info;
@@ -59,6 +60,9 @@ enum Command {
     /// Classify pictures (PNG, JPEG, PNM)
     #[command(after_help = AFTER_HELP)]
     Predict(predict::Args),
+    /// Compare CPU and GPU: every launch of the training step, the step, how they grow, or a model of other GPUs
+    #[command(after_help = AFTER_HELP)]
+    Bench(Box<bench::Args>),
     /// Show a network's layers, or every launch of its training step
     #[command(after_help = AFTER_HELP)]
     Summary(summary::Args),
@@ -149,6 +153,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(*args),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Predict(args) => predict::run(&args).map(|()| 0),
+        Command::Bench(args) => bench::run(&args).map(|()| 0),
         Command::Summary(args) => summary::run(&args).map(|()| 0),
         Command::Info(args) => info::run(&args).map(|()| 0),
     });

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use lenet::checkpoint;
 use lenet::data::picture;
-use lenet::plan::{Options, Plan};
+use lenet::plan::Options;
 use pollster::block_on;
 use serde_json::json;
 
@@ -72,8 +72,8 @@ pub fn run(args: &Args) -> Outcome {
     }
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);
-    let options = Options { batch: pictures.len().min(128), fill: chosen.fill(), ..Options::default() };
-    let mut session = chosen.session(Plan::new(&model.network, &options)?)?;
+    let options = Options { batch: pictures.len().min(128), ..Options::default() };
+    let mut session = chosen.session(chosen.plan(&model.network, &options)?)?;
     session.set_parameters(model.parameters.iter().map(Vec::as_slice))?;
     let probabilities = block_on(session.predict(&pixels))?;
     let classes = session.plan().classes();

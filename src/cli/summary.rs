@@ -175,7 +175,7 @@ fn layers_json(network: &Network) -> Outcome<Value> {
 }
 
 /// A number with a unit and three digits or so.
-fn unit(number: u64, unit: &str) -> String {
+pub fn unit(number: u64, unit: &str) -> String {
     let space = if unit.is_empty() { "" } else { " " };
     let mut value = number as f64;
     for prefix in ["", "k", "M", "G", "T"] {

@@ -13,7 +13,6 @@ use lenet::Error;
 use lenet::data::{self, Dataset, Split};
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::network::Network;
-use lenet::plan::{Options, Plan};
 use lenet::train::{Advance, Event, Metrics, Schedule, Trainer};
 use pollster::block_on;
 use serde_json::{Value, json};
@@ -370,7 +369,7 @@ pub fn run(args: Args) -> Outcome<u8> {
     };
     let chosen = device::choose(&record.device)?;
     let options = Trainer::options(&record.training, &train, &evaluation);
-    let plan = Plan::new(&network, &Options { fill: chosen.fill(), ..options })?;
+    let plan = chosen.plan(&network, &options)?;
     say(&chosen.line);
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;

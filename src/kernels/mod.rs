@@ -16,6 +16,7 @@ pub mod conv_pool;
 pub mod linear;
 pub mod loss;
 pub mod optimizer;
+pub mod peak;
 pub mod pool2d;
 pub(crate) mod simd;
 

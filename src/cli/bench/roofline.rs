@@ -1,0 +1,287 @@
+//! Every launch against what the device was measured to do: its multiply-adds and its copies a second.
+
+use std::time::Instant;
+
+use lenet::backend::Backend;
+use lenet::kernels::{Launch, Step, peak};
+use lenet::plan::{Phase, Program};
+use pollster::block_on;
+use serde_json::{Value, json};
+
+use super::measure::{Job, Rig, Samples, alone, wait};
+use crate::cli::device::Chosen;
+use crate::cli::summary::unit;
+use crate::cli::{Outcome, table};
+
+/// Words of each of the two buffers of the copy: WebGPU's largest binding, more than most caches.
+const COPIED: usize = (128 << 20) / 4;
+
+/// Invocations of the multiply-adds, enough to fill any GPU.
+const ELEMENTS: usize = 1 << 18;
+
+/// Most steps in which launches are timed one by one.
+const STEPS: usize = 4096;
+
+/// The most that a device was seen to do.
+pub struct Peak {
+    /// Seconds of a launch of multiply-adds, and its floating-point operations.
+    pub multiply_add: (Samples, u64),
+    /// Seconds of a copy, and its bytes read and written.
+    pub copy: (Samples, u64),
+    /// Seconds of a launch that does nothing, one of many in a submission.
+    pub empty: Samples,
+}
+
+impl Peak {
+    /// Measures a device for `seconds` each.
+    pub fn measure(chosen: &Chosen, seconds: f64) -> Outcome<Peak> {
+        let mut program = Program::default();
+        // A CPU takes some milliseconds for the fewer rounds, a GPU for the more.
+        let rounds = if chosen.is_gpu() { 4096 } else { 256 };
+        let [input, output] = ["input", "output"].map(|name| program.add(name, ELEMENTS));
+        let [source, copied] = ["source", "copied"].map(|name| program.add(name, COPIED));
+        let [small, nothing] = ["small", "nothing"].map(|name| program.add(name, 4));
+        program.train = vec![peak::multiply_add(input, output, rounds)?];
+        program.evaluate = vec![peak::copy(source, copied)?];
+        program.predict = vec![peak::copy(small, nothing)?];
+        let mut backend = chosen.backend(&program)?;
+        // Memory that was never written may not exist: all of it is touched first.
+        let pattern: Vec<u32> = (0..1 << 18).map(|i| 0x3f00_0000 + i).collect();
+        backend.write(input, &pattern)?;
+        for start in (0..COPIED).step_by(pattern.len()) {
+            backend.write(lenet::kernels::Range { start, len: pattern.len(), ..source }, &pattern)?;
+        }
+        let mut measure = |phase: Phase| {
+            alone(
+                Box::new(|repetitions| {
+                    backend.run(phase, &vec![Step::default(); repetitions])?;
+                    wait(&mut backend, nothing)
+                }),
+                seconds,
+            )
+        };
+        Ok(Peak {
+            multiply_add: (measure(Phase::Train)?, program.train[0].flop),
+            copy: (measure(Phase::Evaluate)?, program.evaluate[0].bytes),
+            empty: measure(Phase::Predict)?,
+        })
+    }
+
+    /// Floating-point operations a second.
+    pub fn flops(&self) -> f64 {
+        self.multiply_add.1 as f64 / self.multiply_add.0.median()
+    }
+
+    /// Bytes a second, read and written.
+    pub fn bytes(&self) -> f64 {
+        self.copy.1 as f64 / self.copy.0.median()
+    }
+
+    /// The seconds below which a launch could not come, and whether bytes or operations bound it.
+    fn roof(&self, launch: &Launch) -> (f64, &'static str) {
+        let (compute, memory) = (launch.flop as f64 / self.flops(), launch.bytes as f64 / self.bytes());
+        if compute >= memory { (compute, "FLOP") } else { (memory, "bytes") }
+    }
+
+    pub fn json(&self) -> Value {
+        json!({
+            "gflops": self.flops() / 1e9,
+            "gigabytes_per_second": self.bytes() / 1e9,
+            "copied_bytes": 4 * COPIED,
+            "multiply_add": self.multiply_add.0.json(),
+            "copy": self.copy.0.json(),
+            "empty_launch": self.empty.json(),
+        })
+    }
+}
+
+/// Samples of every launch of a training step, and how they were taken.
+pub fn launches(rig: &mut Rig, peak: &Peak, seconds: f64) -> Outcome<(Vec<Samples>, &'static str)> {
+    let launches = rig.session.plan().program.train.clone();
+    let timestamps = match rig.session.backend() {
+        Backend::Cpu(_) => {
+            let samples = on_cpu(rig, &launches, seconds)?;
+            return Ok((samples, "the clock around each launch, in the order of the step"));
+        }
+        Backend::Gpu(gpu) => gpu.device().has_timestamps(),
+    };
+    if timestamps {
+        let samples = by_timestamps(rig, launches.len(), seconds)?;
+        // There are drivers whose timestamps stand still.
+        if samples.iter().all(|samples| samples.median() > 0.0) {
+            return Ok((
+                samples,
+                "timestamps around each launch, a pass of its own, in the order of the step",
+            ));
+        }
+    }
+    let samples = by_repetition(rig, launches.len(), peak, seconds)?;
+    Ok((samples, "the clock around repetitions of a launch in one submission, less an empty launch"))
+}
+
+/// The device's own time.
+fn by_timestamps(rig: &mut Rig, launches: usize, seconds: f64) -> Outcome<Vec<Samples>> {
+    let mut samples = vec![Vec::new(); launches];
+    let (start, mut count, mut warm) = (Instant::now(), 1, false);
+    while samples[0].len() < 3 || (start.elapsed().as_secs_f64() < seconds && samples[0].len() < STEPS) {
+        let steps = rig.steps(Phase::Train, count);
+        let Backend::Gpu(gpu) = rig.session.backend() else { break };
+        let nanoseconds = block_on(gpu.time(Phase::Train, &steps))?;
+        // The first round warms up.
+        if std::mem::replace(&mut warm, true) {
+            for step in nanoseconds.chunks_exact(launches) {
+                for (samples, ns) in samples.iter_mut().zip(step) {
+                    samples.push(ns / 1e9);
+                }
+            }
+        }
+        // More at once, as long as a round stays within a quarter of the time.
+        let a_step = start.elapsed().as_secs_f64() / (samples[0].len() + 1) as f64;
+        count = (2 * count).min(64).min((seconds / 4.0 / a_step) as usize).max(1);
+    }
+    Ok(samples.into_iter().map(|samples| Samples::new(samples, 1)).collect())
+}
+
+fn on_cpu(rig: &mut Rig, launches: &[Launch], seconds: f64) -> Outcome<Vec<Samples>> {
+    let warm_up = 2;
+    let mut samples = vec![Vec::new(); launches.len()];
+    let (start, mut taken) = (Instant::now(), 0);
+    while taken < warm_up + 3 || (start.elapsed().as_secs_f64() < seconds && taken < STEPS) {
+        let step = rig.steps(Phase::Train, 1)[0];
+        let Backend::Cpu(cpu) = rig.session.backend() else { break };
+        // Inside the pool, as the backend runs a step.
+        rayon::scope(|_| {
+            for (launch, samples) in launches.iter().zip(&mut samples) {
+                let start = Instant::now();
+                cpu.launch(launch, step);
+                if taken >= warm_up {
+                    samples.push(start.elapsed().as_secs_f64());
+                }
+            }
+        });
+        taken += 1;
+    }
+    Ok(samples.into_iter().map(|samples| Samples::new(samples, 1)).collect())
+}
+
+/// Where the device has no clock of its own.
+fn by_repetition(rig: &mut Rig, launches: usize, peak: &Peak, seconds: f64) -> Outcome<Vec<Samples>> {
+    let any = rig.session.plan().metrics;
+    let empty = peak.empty.median();
+    (0..launches)
+        .map(|index| {
+            let step = rig.steps(Phase::Train, 1)[0];
+            let job: Job<'_> = Box::new(|repetitions| {
+                if let Backend::Gpu(gpu) = rig.session.backend() {
+                    gpu.repeat(Phase::Train, index, repetitions, step)?;
+                }
+                wait(rig.session.backend(), any)
+            });
+            let samples = alone(job, seconds / launches as f64)?;
+            Ok(samples.less(empty))
+        })
+        .collect()
+}
+
+/// A launch's name.
+pub fn name(launch: &Launch) -> String {
+    format!("{}:{}", launch.shader.name, launch.entry.name)
+}
+
+/// A time with three digits.
+pub fn time(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s < 1e-3 => (s * 1e6, "µs"),
+        s if s < 1.0 => (s * 1e3, "ms"),
+        s => (s, "s"),
+    };
+    format!("{} {unit}", digits(value))
+}
+
+/// Three digits or so.
+pub fn digits(value: f64) -> String {
+    match value.abs() {
+        v if v < 10.0 => format!("{value:.2}"),
+        v if v < 100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}
+
+/// A share in percent.
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+/// Work that took some time, against its roof.
+struct Work {
+    flop: u64,
+    bytes: u64,
+    seconds: f64,
+    roof: f64,
+}
+
+impl Work {
+    /// What it is, and unless it took no longer than an empty launch how fast it was.
+    fn row(&self, title: String, grid: String, resolved: bool, spread: String, by: &str) -> Vec<String> {
+        let (flop, bytes) = (self.flop as f64, self.bytes as f64);
+        let mut cells =
+            vec![title, grid, unit(self.flop, ""), unit(self.bytes, "B"), digits(flop / bytes.max(1.0))];
+        if resolved {
+            cells.extend([
+                time(self.seconds),
+                spread,
+                digits(flop / self.seconds / 1e9),
+                digits(bytes / self.seconds / 1e9),
+                percent(self.roof / self.seconds),
+            ]);
+        } else {
+            cells.extend(["≈ empty", "", "", "", ""].map(String::from));
+        }
+        cells.push(by.into());
+        cells
+    }
+}
+
+/// What the columns are.
+const HEAD: [&str; 11] =
+    ["launch", "workgroups", "FLOP", "bytes", "FLOP/byte", "time", "±", "GFLOP/s", "GB/s", "of roof", "by"];
+
+/// The launches of a step as a table, the last row their sum.
+pub fn text(launches: &[(Launch, Samples)], peak: &Peak) -> String {
+    let mut rows = vec![HEAD.map(String::from).to_vec()];
+    let mut sum = Work { flop: 0, bytes: 0, seconds: 0.0, roof: 0.0 };
+    for (launch, samples) in launches {
+        let (roof, by) = peak.roof(launch);
+        let work = Work { flop: launch.flop, bytes: launch.bytes, seconds: samples.median(), roof };
+        let grid = launch.grid.map(|n| n.to_string()).join("×");
+        rows.push(work.row(name(launch), grid, samples.resolved(), percent(samples.spread()), by));
+        sum.flop += work.flop;
+        sum.bytes += work.bytes;
+        sum.seconds += work.seconds;
+        sum.roof += work.roof;
+    }
+    rows.push(sum.row(format!("{} launches", launches.len()), String::new(), true, String::new(), ""));
+    table(&rows)
+}
+
+/// The launches of a step for machines.
+pub fn json(launches: &[(Launch, Samples)], peak: &Peak) -> Value {
+    let one = |(launch, samples): &(Launch, Samples)| {
+        let (roof, by) = peak.roof(launch);
+        // Nothing where it took no longer than an empty launch.
+        let rate = |amount: f64| samples.resolved().then(|| amount / samples.median());
+        json!({
+            "launch": name(launch),
+            "workgroups": launch.grid,
+            "flop": launch.flop,
+            "bytes": launch.bytes,
+            "flop_per_byte": launch.flop as f64 / launch.bytes.max(1) as f64,
+            "time": samples.json(),
+            "gflops": rate(launch.flop as f64 / 1e9),
+            "gigabytes_per_second": rate(launch.bytes as f64 / 1e9),
+            "share_of_roof": rate(roof),
+            "bound_by": by,
+        })
+    };
+    launches.iter().map(one).collect()
+}
