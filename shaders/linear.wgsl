@@ -25,6 +25,7 @@ override SPLITS: u32;                   // partial sums of `weight_gradient`
 
 override QUADS = BLOCKS * 4;            // of images
 override QUAD_GROUPS = (BLOCKS + 3) / 4;
+override INPUT_GROUPS = QUAD_GROUPS * ((INPUTS + 31) / 32);
 override INPUT_TILES = (INPUTS + 3) / 4;
 override OUTPUT_TILES = (OUTPUTS + 3) / 4;
 override ROW_TILES = INPUT_TILES + select(0u, 1u, BIAS);
@@ -265,12 +266,15 @@ fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wor
     input_part(invocation, workgroup.x);
 }
 
-// Both in one launch: the first WEIGHT_GROUPS workgroups sum the weights' gradient, the others the input's.
+// Both in one launch: workgroups of the weights' and of the input's gradient take turns, so that adapters which
+// deal out workgroups in order give every core some of both.
 @compute @workgroup_size(64)
 fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x < WEIGHT_GROUPS) {
-        weight_part(invocation, workgroup.x);
+    let all = WEIGHT_GROUPS + INPUT_GROUPS;
+    let before = workgroup.x * INPUT_GROUPS / all;
+    if ((workgroup.x + 1u) * INPUT_GROUPS / all > before) {
+        input_part(invocation, before);
     } else {
-        input_part(invocation, workgroup.x - WEIGHT_GROUPS);
+        weight_part(invocation, workgroup.x - before);
     }
 }
