@@ -443,7 +443,7 @@ impl Splits {
     }
 
     /// The blocks of partial sum `split`.
-    fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
+    pub(super) fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
         (split / self.rows..blocks(g.batch)).step_by(self.blocks)
     }
 

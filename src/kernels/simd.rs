@@ -1,7 +1,9 @@
 //! How the CPU twins use the machine: the widest SIMD it has, chosen at run time, and slices cut for rayon.
 
-use pulp::{Arch, Simd, WithSimd};
+use std::cell::Cell;
 use std::sync::OnceLock;
+
+use pulp::{Arch, Simd, WithSimd};
 
 use super::LANES;
 
@@ -56,6 +58,28 @@ pub(crate) fn lanes_mut<T>(plane: &mut [T], at: usize) -> &mut [T; LANES] {
     (&mut plane[at * LANES..][..LANES]).try_into().expect("LANES elements")
 }
 
+/// Sixteen words on a cache line, so that a register never straddles two.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct Line(pub [u32; LANES]);
+
+/// Lends `len` floats of this thread, on cache lines. They hold whatever was left there: whoever asks writes
+/// before reading.
+pub(crate) fn scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static KEPT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    }
+    let mut lines = KEPT.take();
+    let needed = len.div_ceil(LANES);
+    if lines.len() < needed {
+        lines = vec![Line([0; LANES]); needed];
+    }
+    let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut lines);
+    let result = work(&mut floats[..len]);
+    KEPT.set(lines);
+    result
+}
+
 /// Registers that a block of [`LANES`] images fills.
 #[inline(always)]
 pub(crate) const fn registers<S: Simd>() -> usize {
@@ -66,6 +90,18 @@ pub(crate) const fn registers<S: Simd>() -> usize {
 #[inline(always)]
 pub(crate) fn wide<S: Simd>(values: &[f32]) -> &[S::f32s] {
     S::as_simd_f32s(values).0
+}
+
+/// `values` as whole registers.
+#[inline(always)]
+pub(crate) fn wide_u32<S: Simd>(values: &[u32]) -> &[S::u32s] {
+    S::as_simd_u32s(values).0
+}
+
+/// `values` as whole registers.
+#[inline(always)]
+pub(crate) fn wide_u32_mut<S: Simd>(values: &mut [u32]) -> &mut [S::u32s] {
+    S::as_mut_simd_u32s(values).0
 }
 
 /// `values` as whole registers.
