@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use super::activation::{Activation, fused_code};
 use super::conv2d::{self, Splits};
 use super::simd::{
-    cut, lanes, lanes_mut, registers, scratch, tiles, vectorize, wide, wide_mut, wide_u32, wide_u32_mut,
+    cut, lanes, lanes_mut, mixed, registers, scratch, share, tiles, vectorize, wide, wide_mut, wide_u32,
+    wide_u32_mut,
 };
 use super::{Args, LANES, Launch, Range, batch, blocks, padded};
 use crate::error::Result;
@@ -253,12 +254,6 @@ impl<'a> Source<'a> {
 /// Columns of a row of the input with its padding.
 fn width(g: &Geometry) -> usize {
     g.conv.in_size[1] + 2 * g.conv.pad[1]
-}
-
-/// Channels that a task takes of `all`: as many as leave every thread a task, cut at multiples of `tile`.
-fn share(tasks: usize, all: usize, tile: usize) -> usize {
-    let parts = rayon::current_num_threads().div_ceil(tasks.max(1));
-    all.div_ceil(parts).next_multiple_of(tile).min(all)
 }
 
 /// The widest tile of `left` output channels for which a thread holds all sums.
@@ -556,16 +551,7 @@ fn backward(g: &Geometry, with_input: bool, args: &mut Args<'_>) {
             inputs.push(Task::Input { block, first, input_grad });
         }
     }
-    // Evenly mixed, so that each half of the list is half of the work.
-    let mut tasks = Vec::with_capacity(weights.len() + inputs.len());
-    let (some, others) = (weights.len(), inputs.len());
-    let rounds = some.max(others);
-    let (mut weights, mut inputs) = (weights.into_iter(), inputs.into_iter());
-    for round in 0..rounds {
-        let now = |total: usize| (round + 1) * total / rounds - round * total / rounds;
-        tasks.extend(inputs.by_ref().take(now(others)));
-        tasks.extend(weights.by_ref().take(now(some)));
-    }
+    let tasks = mixed(inputs, weights);
     tasks.into_par_iter().with_max_len(1).for_each(|task| match task {
         Task::Weights { split, first, weight_grad, bias_grad } => {
             weight_gradient(&upstream, &source, splits, split, first, weight_grad, bias_grad);

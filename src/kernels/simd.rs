@@ -126,3 +126,24 @@ pub(crate) fn cut<T>(mut rest: &mut [T], lengths: impl IntoIterator<Item = usize
 pub(crate) fn tiles(total: usize, tile: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
     (0..total).step_by(tile).map(move |start| (start, tile.min(total - start)))
 }
+
+/// Two kinds of tasks evenly mixed, so that each half of the list is half of the work.
+pub(crate) fn mixed<T>(some: Vec<T>, others: Vec<T>) -> Vec<T> {
+    let rounds = some.len().max(others.len());
+    let mut all = Vec::with_capacity(some.len() + others.len());
+    let [of_some, of_others] = [some.len(), others.len()];
+    let (mut some, mut others) = (some.into_iter(), others.into_iter());
+    for round in 0..rounds {
+        let now = |total: usize| (round + 1) * total / rounds - round * total / rounds;
+        all.extend(some.by_ref().take(now(of_some)));
+        all.extend(others.by_ref().take(now(of_others)));
+    }
+    all
+}
+
+/// How many of `all` pieces a task takes, if there are `tasks` times as many: as many as leave every thread a
+/// task, cut at multiples of `tile`.
+pub(crate) fn share(tasks: usize, all: usize, tile: usize) -> usize {
+    let parts = rayon::current_num_threads().div_ceil(tasks.max(1));
+    all.div_ceil(parts).next_multiple_of(tile).min(all).max(1)
+}
