@@ -46,7 +46,7 @@ impl Geometry {
         self.in_channels / self.groups
     }
 
-    pub(super) fn group_out(&self) -> usize {
+    fn group_out(&self) -> usize {
         self.out_channels / self.groups
     }
 
@@ -152,7 +152,7 @@ impl Geometry {
 }
 
 /// Memory that a twin keeps between steps, so that it is not allocated and zeroed each time.
-pub(super) type Scratch = Mutex<Vec<f32>>;
+type Scratch = Mutex<Vec<f32>>;
 
 /// Output channels that a thread takes at once.
 const TILE: usize = 4;
@@ -298,11 +298,7 @@ fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, shift: isize, 
 }
 
 /// The input with its columns of padding, and its width; the input itself where there is none.
-pub(super) fn with_padding<'a>(
-    g: &Geometry,
-    input: &'a [f32],
-    scratch: &'a mut Vec<f32>,
-) -> (&'a [f32], usize) {
+fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<f32>) -> (&'a [f32], usize) {
     let width = g.in_size[1] + 2 * g.pad[1];
     if g.pad[1] == 0 {
         return (input, width);
@@ -317,7 +313,7 @@ pub(super) fn with_padding<'a>(
 }
 
 /// The output channels, group by group, in tiles: (block, first channel, channels).
-pub(super) fn channel_tiles(
+fn channel_tiles(
     blocks: usize,
     groups: usize,
     group: usize,
@@ -340,7 +336,7 @@ fn forward(g: &Geometry, scratch: &Scratch, input: &[f32], weight: &[f32], bias:
 }
 
 /// A few output channels of one block, from an input that has its columns of padding.
-pub(super) fn forward_tile(
+fn forward_tile(
     g: &Geometry,
     (block, first, channels): (usize, usize, usize),
     input: &[f32],
@@ -371,7 +367,7 @@ pub(super) fn forward_tile(
     });
 }
 
-pub(super) fn input_gradient(
+fn input_gradient(
     g: &Geometry,
     scratch: &Scratch,
     weight: &[f32],
@@ -566,7 +562,7 @@ fn tap_sums<S: Simd, const O: usize, const T: usize>(
     }
 }
 
-pub(super) fn weight_gradient(
+fn weight_gradient(
     g: &Geometry,
     splits: Splits,
     scratch: &Scratch,

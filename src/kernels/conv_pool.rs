@@ -206,15 +206,18 @@ impl Geometry {
 /// Where the twins find their images.
 enum Source<'a> {
     Floats(&'a [f32]),
-    Bytes(batch::Gather<'a>),
+    Bytes(Box<batch::Gather<'a>>),
 }
 
 impl<'a> Source<'a> {
     fn of(g: &'a Geometry, args: &Args<'a>) -> Source<'a> {
         match &g.gather {
-            Some(gather) => {
-                Source::Bytes(batch::Gather::new(gather, args.step, args.u32("input"), args.u32("order")))
-            }
+            Some(gather) => Source::Bytes(Box::new(batch::Gather::new(
+                gather,
+                args.step,
+                args.u32("input"),
+                args.u32("order"),
+            ))),
             None => Source::Floats(args.f32("input")),
         }
     }
@@ -395,7 +398,10 @@ impl Forward<'_> {
                     for x in (0..out_width).step_by(P) {
                         // The last tile may overlap the one before it: it writes the same values again.
                         let x = x.min(out_width - P);
-                        let mut sums = bias.map(|bias| [simd.splat_f32s(bias); P]);
+                        let mut sums = [[simd.splat_f32s(0.0); P]; O];
+                        for (sums, &bias) in sums.iter_mut().zip(&bias) {
+                            *sums = [simd.splat_f32s(bias); P];
+                        }
                         for channel in 0..g.conv.in_channels {
                             for ky in 0..kernel_height {
                                 let y = (2 * row + dy + ky).wrapping_sub(g.conv.pad[0]);

@@ -181,7 +181,10 @@ impl Rows<'_> {
             let input: [&[S::f32s]; B] =
                 std::array::from_fn(|b| &wide::<S>(self.input[block + b])[..self.inputs * n]);
             for register in 0..n {
-                let mut sums = start.map(|start| [simd.splat_f32s(start); B]);
+                let mut sums = [[simd.splat_f32s(0.0); B]; R];
+                for (sums, &start) in sums.iter_mut().zip(&start) {
+                    *sums = [simd.splat_f32s(start); B];
+                }
                 if self.across == 1 {
                     for i in 0..self.inputs {
                         let weights = &self.weight[i * self.along + first..][..R];
