@@ -264,7 +264,7 @@ fn width(g: &Geometry) -> usize {
 fn channel_tile<S: Simd>(left: usize) -> usize {
     match left {
         _ if S::F32_LANES < 16 => left.min(2),
-        // Two tiles of three fill the registers as well as four and two, and are alike.
+        // Two tiles of three are alike and keep the registers as full; six with their pixels would overflow them.
         6 => 3,
         _ => left.min(4),
     }
@@ -276,7 +276,7 @@ fn forward(g: &Geometry, save: bool, args: &mut Args<'_>) {
     let source = Source::of(g, args);
     let (plane, kept) = (g.pooled()[0] * g.pooled()[1] * LANES, g.kept() * LANES);
     let out_channels = g.conv.out_channels;
-    let share = share(blocks(g.conv.batch), out_channels, 2);
+    let share = share(blocks(g.conv.batch), out_channels, 1);
     let work = (0..blocks(g.conv.batch))
         .flat_map(|block| tiles(out_channels, share).map(move |(first, n)| (block, first, n)));
     let outputs = cut(output, work.clone().map(|(_, _, n)| n * plane));
@@ -284,7 +284,7 @@ fn forward(g: &Geometry, save: bool, args: &mut Args<'_>) {
     let work: Vec<_> = work.zip(outputs.into_iter().zip(saved)).collect();
     work.into_par_iter().with_max_len(1).for_each(|((block, first, channels), (output, saved))| {
         let copy = source.copy(g);
-        let rows = 2 * 6 * 2 * g.pooled()[1] * LANES;
+        let rows = 4 * 2 * 2 * g.pooled()[1] * LANES;
         scratch(copy + rows, |memory| {
             let (copy, values) = memory.split_at_mut(copy);
             let input = source.block(g, block, copy);
@@ -316,7 +316,7 @@ struct Forward<'a> {
     weight: &'a [f32],
     bias: &'a [f32],
     channels: usize,
-    /// Room for two rows of up to six channels.
+    /// Room for two rows of up to four channels.
     values: &'a mut [f32],
     output: &'a mut [f32],
     saved: &'a mut [u32],
@@ -335,17 +335,8 @@ impl WithSimd for Forward<'_> {
             .min_by_key(|&columns| width.div_ceil(columns) * (10 * columns + 3))
             .unwrap_or(2);
         while self.channels > 0 && width > 0 {
-            let left = self.channels;
-            let channels = if S::F32_LANES < 16 {
-                left.min(2)
-            } else if left == 6 {
-                6
-            } else {
-                left.min(4)
-            };
+            let channels = channel_tile::<S>(self.channels);
             match (channels, columns) {
-                (6, 4 | 5) => self.planes::<S, 6, 4>(simd),
-                (6, _) => self.planes::<S, 6, 2>(simd),
                 (4, 5) => self.planes::<S, 4, 5>(simd),
                 (4, 4) => self.planes::<S, 4, 4>(simd),
                 (4, _) => self.planes::<S, 4, 2>(simd),
