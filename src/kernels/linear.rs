@@ -399,7 +399,7 @@ impl WithSimd for WeightGradient<'_> {
             }
             *bias = simd.reduce_sum_f32s(sum);
         }
-        let registers = stride / S::F32_LANES;
+        let registers = columns.div_ceil(S::F32_LANES);
         for (i, n) in tiles(registers, 4) {
             let mut o = 0;
             while o < g.outputs {
@@ -446,7 +446,9 @@ impl WeightGradient<'_> {
         for (row, sums) in self.rows[first..].iter_mut().zip(sums) {
             let row = &mut row[i * S::F32_LANES..];
             for (columns, sum) in row.chunks_mut(S::F32_LANES).zip(sums) {
-                simd.partial_store_f32s(columns, sum);
+                // The last register of a row may be wider than what is left of it.
+                let lanes = [sum];
+                columns.copy_from_slice(&bytemuck::cast_slice(&lanes)[..columns.len()]);
             }
         }
         O
