@@ -1,12 +1,8 @@
 //! The CPU backend: the twins of a plan's launches, replayed over the same buffers.
 
+use crate::kernels::simd::Line;
 use crate::kernels::{Access, Args, LANES, Launch, Range, Slot, Step};
 use crate::plan::{Phase, Program};
-
-/// Sixteen words on a cache line, so that a register never straddles two.
-#[repr(C, align(64))]
-#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
-struct Line([u32; LANES]);
 
 /// A plan on the CPU.
 pub struct Cpu {

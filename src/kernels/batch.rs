@@ -72,32 +72,75 @@ impl Geometry {
     }
 }
 
-pub(super) fn gather(g: &Geometry, step: Step, images: &[u32], order: &[u32], output: &mut [f32]) {
-    let bytes: &[u8] = bytemuck::cast_slice(images);
-    let pixels = g.channels * g.height * g.width;
-    let (height, width) = (g.height + 2 * g.pad, g.width + 2 * g.pad);
-    let background = (0.0 - g.mean) / g.deviation;
-    // A byte has 256 values: their normalised forms are looked up.
-    let table: Vec<f32> = (0..=255u8).map(|byte| (f32::from(byte) / 255.0 - g.mean) / g.deviation).collect();
-    output.par_chunks_mut(g.features() * LANES).enumerate().for_each(|(block, output)| {
-        let row = |lane: usize| (block * LANES + lane < step.count as usize).then_some(block * LANES + lane);
+fn gather(g: &Geometry, step: Step, images: &[u32], order: &[u32], output: &mut [f32]) {
+    let batch = Gather::new(g, step, images, order);
+    output
+        .par_chunks_mut(g.features() * LANES)
+        .enumerate()
+        .for_each(|(block, output)| batch.block(block, 0, output));
+}
+
+/// One step's images, for twins that gather them themselves.
+pub(super) struct Gather<'a> {
+    g: &'a Geometry,
+    step: Step,
+    bytes: &'a [u8],
+    order: &'a [u32],
+    /// A byte has 256 values: their normalised forms are looked up.
+    table: [f32; 256],
+}
+
+impl<'a> Gather<'a> {
+    pub(super) fn new(g: &'a Geometry, step: Step, images: &'a [u32], order: &'a [u32]) -> Gather<'a> {
+        let table = std::array::from_fn(|byte| (byte as f32 / 255.0 - g.mean) / g.deviation);
+        Gather { g, step, bytes: bytemuck::cast_slice(images), order, table }
+    }
+
+    /// `[C, H + 2·pad, W + 2·pad + 2·margin]` of the 16 images of a block, zeros in the margins.
+    pub(super) fn block(&self, block: usize, margin: usize, output: &mut [f32]) {
+        let g = self.g;
+        let pixels = g.channels * g.height * g.width;
+        let background = (0.0 - g.mean) / g.deviation;
         let pictures: [Option<&[u8]>; LANES] = std::array::from_fn(|lane| {
-            let image = order[step.cursor as usize + row(lane)?] as usize;
-            Some(&bytes[image * pixels..][..pixels])
+            let row = block * LANES + lane;
+            let there = row < self.step.count as usize;
+            let image = there.then(|| self.order[self.step.cursor as usize + row] as usize)?;
+            Some(&self.bytes[image * pixels..][..pixels])
         });
-        let outside: [f32; LANES] =
-            std::array::from_fn(|lane| if row(lane).is_some() { background } else { 0.0 });
-        for (element, values) in output.chunks_exact_mut(LANES).enumerate() {
-            let (c, y, x) = (element / (height * width), element / width % height, element % width);
-            let (y, x) = (y.wrapping_sub(g.pad), x.wrapping_sub(g.pad));
-            if y < g.height && x < g.width {
-                let at = (c * g.height + y) * g.width + x;
-                for (value, picture) in values.iter_mut().zip(&pictures) {
-                    *value = picture.map_or(0.0, |picture| table[usize::from(picture[at])]);
+        let outside = pictures.map(|picture| if picture.is_some() { background } else { 0.0 });
+        let fill = |values: &mut [f32], with: &[f32; LANES]| {
+            values.chunks_exact_mut(LANES).for_each(|values| values.copy_from_slice(with));
+        };
+        let width = g.width + 2 * g.pad;
+        let rows = output.chunks_exact_mut((width + 2 * margin) * LANES).enumerate();
+        for (row, output) in rows {
+            let (c, y) = (row / (g.height + 2 * g.pad), row % (g.height + 2 * g.pad));
+            let (left, output) = output.split_at_mut(margin * LANES);
+            let (output, right) = output.split_at_mut(width * LANES);
+            fill(left, &[0.0; LANES]);
+            fill(right, &[0.0; LANES]);
+            let y = y.wrapping_sub(g.pad);
+            if y >= g.height {
+                fill(output, &outside);
+                continue;
+            }
+            let (left, output) = output.split_at_mut(g.pad * LANES);
+            let (output, right) = output.split_at_mut(g.width * LANES);
+            fill(left, &outside);
+            fill(right, &outside);
+            // One picture's row at a time: the lines that it is strewn over stay in the nearest cache.
+            for (lane, picture) in pictures.iter().enumerate() {
+                let values = output.chunks_exact_mut(LANES);
+                match picture {
+                    Some(picture) => {
+                        let bytes = &picture[(c * g.height + y) * g.width..][..g.width];
+                        for (values, &byte) in values.zip(bytes) {
+                            values[lane] = self.table[usize::from(byte)];
+                        }
+                    }
+                    None => values.for_each(|values| values[lane] = 0.0),
                 }
-            } else {
-                values.copy_from_slice(&outside);
             }
         }
-    });
+    }
 }

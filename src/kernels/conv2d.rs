@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 pub use super::{Gradients, LayerBuffers as Buffers};
 
-use super::simd::{cut, registers, tiles, vectorize, wide, wide_mut};
+use super::simd::{Line, cut, registers, tiles, vectorize, wide, wide_mut};
 use super::{Args, LANES, Launch, Range, blocks, padded};
 use crate::error::Result;
 
@@ -46,7 +46,7 @@ impl Geometry {
         self.in_channels / self.groups
     }
 
-    pub(super) fn group_out(&self) -> usize {
+    fn group_out(&self) -> usize {
         self.out_channels / self.groups
     }
 
@@ -152,7 +152,13 @@ impl Geometry {
 }
 
 /// Memory that a twin keeps between steps, so that it is not allocated and zeroed each time.
-pub(super) type Scratch = Mutex<Vec<f32>>;
+type Scratch = Mutex<Vec<Line>>;
+
+/// `len` floats of it, on cache lines, holding whatever was left there.
+fn floats(scratch: &mut Vec<Line>, len: usize) -> &mut [f32] {
+    scratch.resize(len.div_ceil(LANES), Line([0; LANES]));
+    &mut bytemuck::cast_slice_mut(scratch)[..len]
+}
 
 /// Output channels that a thread takes at once.
 const TILE: usize = 4;
@@ -249,7 +255,10 @@ fn correlate<S: Simd, const O: usize, const P: usize>(simd: S, work: &mut Correl
             for x in (0..out_width).step_by(P) {
                 // The last tile may overlap the one before it: it writes the same values again.
                 let x = x.min(out_width - P);
-                let mut sums = bias.map(|bias| [simd.splat_f32s(bias); P]);
+                let mut sums = [[simd.splat_f32s(0.0); P]; O];
+                for (sums, &bias) in sums.iter_mut().zip(&bias) {
+                    *sums = [simd.splat_f32s(bias); P];
+                }
                 for channel in 0..c.in_channels {
                     for ky in 0..kernel_height {
                         let Some(row) = c.row(y, ky) else { continue };
@@ -298,26 +307,22 @@ fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, shift: isize, 
 }
 
 /// The input with its columns of padding, and its width; the input itself where there is none.
-pub(super) fn with_padding<'a>(
-    g: &Geometry,
-    input: &'a [f32],
-    scratch: &'a mut Vec<f32>,
-) -> (&'a [f32], usize) {
+fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<Line>) -> (&'a [f32], usize) {
     let width = g.in_size[1] + 2 * g.pad[1];
     if g.pad[1] == 0 {
         return (input, width);
     }
     let rows = g.in_channels * g.in_size[0];
-    scratch.resize(blocks(g.batch) * rows * width * LANES, 0.0);
-    scratch
+    let padded = floats(scratch, blocks(g.batch) * rows * width * LANES);
+    padded
         .par_chunks_mut(rows * width * LANES)
         .zip(input.par_chunks(rows * g.in_size[1] * LANES))
         .for_each(|(to, from)| widen(from, g.in_size[1], to, width, g.pad[1] as isize, 1));
-    (scratch, width)
+    (padded, width)
 }
 
 /// The output channels, group by group, in tiles: (block, first channel, channels).
-pub(super) fn channel_tiles(
+fn channel_tiles(
     blocks: usize,
     groups: usize,
     group: usize,
@@ -340,7 +345,7 @@ fn forward(g: &Geometry, scratch: &Scratch, input: &[f32], weight: &[f32], bias:
 }
 
 /// A few output channels of one block, from an input that has its columns of padding.
-pub(super) fn forward_tile(
+fn forward_tile(
     g: &Geometry,
     (block, first, channels): (usize, usize, usize),
     input: &[f32],
@@ -371,7 +376,7 @@ pub(super) fn forward_tile(
     });
 }
 
-pub(super) fn input_gradient(
+fn input_gradient(
     g: &Geometry,
     scratch: &Scratch,
     weight: &[f32],
@@ -394,14 +399,14 @@ pub(super) fn input_gradient(
     let width = g.in_size[1] + reach[1];
     let rows = g.out_channels * g.out_size[0];
     let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-    scratch.resize(blocks(g.batch) * rows * width * LANES, 0.0);
+    let spread = floats(&mut scratch, blocks(g.batch) * rows * width * LANES);
     // Between columns of zeros that the filters reach into; what falls outside is the padding's own gradient.
     let shift = reach[1] as isize - g.pad[1] as isize;
-    scratch
+    spread
         .par_chunks_mut(rows * width * LANES)
         .zip(output_grad.par_chunks(rows * g.out_size[1] * LANES))
         .for_each(|(to, from)| widen(from, g.out_size[1], to, width, shift, g.stride[1]));
-    let grads: &[f32] = &scratch;
+    let grads: &[f32] = spread;
     let shape = Correlation {
         in_channels: group_out,
         in_height: g.out_size[0],
@@ -443,7 +448,7 @@ impl Splits {
     }
 
     /// The blocks of partial sum `split`.
-    fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
+    pub(super) fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
         (split / self.rows..blocks(g.batch)).step_by(self.blocks)
     }
 
@@ -566,7 +571,7 @@ fn tap_sums<S: Simd, const O: usize, const T: usize>(
     }
 }
 
-pub(super) fn weight_gradient(
+fn weight_gradient(
     g: &Geometry,
     splits: Splits,
     scratch: &Scratch,

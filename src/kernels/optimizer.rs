@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::activation::grid;
 use super::loss::{RECORD, sum_into};
-use super::{Args, CHUNK, LANES, Launch, Range, WORKGROUP};
+use super::simd::{Plain, vectorize};
+use super::{Args, CHUNK, LANES, Launch, Range, Step, WORKGROUP};
 use crate::error::{Error, Result};
 
 /// Set in a record's flags when a gradient is not finite.
@@ -201,37 +202,68 @@ pub struct Segment {
     pub trainable: u32,
 }
 
+/// Parameters that a thread updates at once.
+const GRAIN: usize = 32 * CHUNK;
+
+/// A part of one tensor.
+struct Piece<'a> {
+    parameters: &'a mut [f32],
+    /// The first partial sum, which becomes the gradient.
+    gradients: &'a mut [f32],
+    /// What lies behind it, up to the end of the tensor's partial sums: the others lie `stride` apart in it.
+    others: &'a [f32],
+    stride: usize,
+    /// Empty for rules without it.
+    moment1: &'a mut [f32],
+    moment2: &'a mut [f32],
+    trainable: bool,
+}
+
 fn update(o: &Optimizer, args: &mut Args<'_>) {
     let step = args.step;
-    let segments: &[Segment] = bytemuck::cast_slice(args.u32("segments"));
-    let gradients = args.f32_mut("gradients");
-    for segment in segments {
+    let mut segments: &[Segment] = bytemuck::cast_slice(args.u32("segments"));
+    // Rules without a moment bind no buffer for it: an empty slice stands in.
+    let bound = |args: &mut Args<'_>, name: &str| args.slots.iter().any(|(other, _)| *other == name);
+    let mut m = if bound(args, "moment1") { args.f32_mut("moment1") } else { &mut [] };
+    let mut v = if bound(args, "moment2") { args.f32_mut("moment2") } else { &mut [] };
+    let (mut p, mut g, mut at) = (args.f32_mut("parameters"), args.f32_mut("gradients"), 0);
+    fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+        let len = len.min(from.len());
+        let (taken, rest) = std::mem::take(from).split_at_mut(len);
+        *from = rest;
+        taken
+    }
+    // Tensors, and their gradients, lie in the order of their segments; a partial sum is as long as its tensor.
+    let mut pieces = Vec::new();
+    while let [segment, ..] = *segments {
         let (first, stride) = (4 * segment.first as usize, 4 * segment.stride as usize);
-        for k in 1..segment.partials as usize {
-            let (sum, partial) = gradients[first..].split_at_mut(k * stride);
-            for (sum, partial) in sum[..CHUNK].iter_mut().zip(&partial[..CHUNK]) {
-                *sum += *partial;
-            }
+        take(&mut g, first - at);
+        let mut sums = take(&mut g, stride);
+        let others: &[f32] = take(&mut g, stride * (segment.partials as usize - 1));
+        at = first + stride * segment.partials as usize;
+        segments = &segments[stride / CHUNK..];
+        for start in (0..stride).step_by(GRAIN) {
+            let len = GRAIN.min(stride - start);
+            pieces.push(Piece {
+                parameters: take(&mut p, len),
+                gradients: take(&mut sums, len),
+                others: others.get(start..).unwrap_or_default(),
+                stride,
+                moment1: take(&mut m, len),
+                moment2: take(&mut v, len),
+                trainable: segment.trainable != 0,
+            });
         }
     }
-    let gradients: &[f32] = gradients;
-    let parameters = args.f32_mut("parameters");
-    // Rules without a moment bind no buffer for it: an empty chunk stands in.
-    let bound = |args: &mut Args<'_>, name: &str| args.slots.iter().any(|(other, _)| *other == name);
-    let m = if bound(args, "moment1") { args.f32_mut("moment1") } else { &mut [] };
-    let v = if bound(args, "moment2") { args.f32_mut("moment2") } else { &mut [] };
-    let mut m: Vec<&mut [f32]> = m.chunks_mut(CHUNK).collect();
-    let mut v: Vec<&mut [f32]> = v.chunks_mut(CHUNK).collect();
-    m.resize_with(segments.len(), Default::default);
-    v.resize_with(segments.len(), Default::default);
-    let bad = parameters
-        .par_chunks_mut(CHUNK)
-        .zip(segments)
-        .zip(m.into_par_iter().zip(v))
-        .with_min_len(64)
-        .map(|((p, segment), (m, v))| {
-            let g = &gradients[4 * segment.first as usize..][..CHUNK];
-            chunk(o, &step, segment.trainable != 0, p, g, m, v)
+    let bad = pieces
+        .into_par_iter()
+        .map(|piece| {
+            let mut bad = false;
+            vectorize(Plain(
+                #[inline(always)]
+                || bad = piece.update(o, &step),
+            ));
+            bad
         })
         .reduce(|| false, |a, b| a | b);
     let rows = args.f32("rows");
@@ -242,54 +274,79 @@ fn update(o: &Optimizer, args: &mut Args<'_>) {
     }
 }
 
-/// Updates one chunk; says whether one of its gradients is not finite.
-fn chunk(
-    o: &Optimizer,
-    step: &super::Step,
-    trainable: bool,
-    p: &mut [f32],
-    g: &[f32],
-    m: &mut [f32],
-    v: &mut [f32],
-) -> bool {
-    let lr = step.learning_rate;
-    let mut bad = false;
-    // Four at a time, since the shader leaves four alone when one of them is not finite.
-    for i in (0..p.len()).step_by(4) {
-        let finite = g[i..i + 4].iter().all(|g| g.is_finite());
-        bad |= !finite;
-        if !finite || !trainable {
-            continue;
+impl Piece<'_> {
+    /// Finishes the gradients and updates the parameters; says whether a gradient is not finite.
+    #[inline(always)]
+    fn update(self, o: &Optimizer, step: &Step) -> bool {
+        let len = self.gradients.len();
+        for others in self.others.chunks(self.stride) {
+            for (sum, partial) in self.gradients.iter_mut().zip(&others[..len]) {
+                *sum += *partial;
+            }
         }
-        for i in i..i + 4 {
-            let decay = if o.rule == Rule::Adamw { 0.0 } else { o.weight_decay };
-            let sign = if p[i] == 0.0 { 0.0 } else { p[i].signum() };
-            let g = g[i] + decay * p[i] + o.l1 * sign;
-            match o.rule {
-                Rule::Sgd => p[i] -= lr * g,
-                Rule::Momentum => {
-                    m[i] = o.momentum * m[i] + g;
-                    p[i] -= lr * m[i];
-                }
-                Rule::Nesterov => {
-                    m[i] = o.momentum * m[i] + g;
-                    p[i] -= lr * (g + o.momentum * m[i]);
-                }
-                Rule::Rmsprop => {
-                    v[i] = o.alpha * v[i] + (1.0 - o.alpha) * g * g;
-                    m[i] = o.momentum * m[i] + g / (v[i].sqrt() + o.epsilon);
-                    p[i] -= lr * m[i];
-                }
-                Rule::Adam | Rule::Adamw => {
-                    if o.rule == Rule::Adamw {
-                        p[i] *= 1.0 - lr * o.weight_decay;
-                    }
-                    m[i] = o.beta1 * m[i] + (1.0 - o.beta1) * g;
-                    v[i] = o.beta2 * v[i] + (1.0 - o.beta2) * g * g;
-                    p[i] -= lr * step.correction1 * m[i] / (v[i].sqrt() * step.correction2 + o.epsilon);
-                }
+        let finite = |g: &[f32]| g.iter().fold(true, |finite, g| finite & g.is_finite());
+        let (p, g, m, v) = (self.parameters, &*self.gradients, self.moment1, self.moment2);
+        if finite(g) {
+            if self.trainable {
+                advance(o, step, p, g, m, v);
+            }
+            return false;
+        }
+        // The shader leaves four alone when one of them is not finite.
+        for i in (0..len).step_by(4).filter(|&i| self.trainable && finite(&g[i..i + 4])) {
+            let m = m.get_mut(i..i + 4).unwrap_or_default();
+            let v = v.get_mut(i..i + 4).unwrap_or_default();
+            advance(o, step, &mut p[i..i + 4], &g[i..i + 4], m, v);
+        }
+        true
+    }
+}
+
+/// Updates parameters by finite gradients.
+#[inline(always)]
+fn advance(o: &Optimizer, step: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+    let lr = step.learning_rate;
+    let decay = if o.rule == Rule::Adamw { 0.0 } else { o.weight_decay };
+    let penalised = |g: f32, p: f32| {
+        let sign = if p == 0.0 { 0.0 } else { p.signum() };
+        g + decay * p + o.l1 * sign
+    };
+    let steps = p.iter_mut().zip(g);
+    match o.rule {
+        Rule::Sgd => {
+            for (p, &g) in steps {
+                *p -= lr * penalised(g, *p);
+            }
+        }
+        Rule::Momentum => {
+            for ((p, &g), m) in steps.zip(m) {
+                *m = o.momentum * *m + penalised(g, *p);
+                *p -= lr * *m;
+            }
+        }
+        Rule::Nesterov => {
+            for ((p, &g), m) in steps.zip(m) {
+                let g = penalised(g, *p);
+                *m = o.momentum * *m + g;
+                *p -= lr * (g + o.momentum * *m);
+            }
+        }
+        Rule::Rmsprop => {
+            for (((p, &g), m), v) in steps.zip(m).zip(v) {
+                let g = penalised(g, *p);
+                *v = o.alpha * *v + (1.0 - o.alpha) * g * g;
+                *m = o.momentum * *m + g / (v.sqrt() + o.epsilon);
+                *p -= lr * *m;
+            }
+        }
+        Rule::Adam | Rule::Adamw => {
+            let keep = if o.rule == Rule::Adamw { 1.0 - lr * o.weight_decay } else { 1.0 };
+            for (((p, &g), m), v) in steps.zip(m).zip(v) {
+                let g = penalised(g, *p);
+                *m = o.beta1 * *m + (1.0 - o.beta1) * g;
+                *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;
+                *p = *p * keep - lr * step.correction1 * *m / (v.sqrt() * step.correction2 + o.epsilon);
             }
         }
     }
-    bad
 }

@@ -1,7 +1,9 @@
 //! How the CPU twins use the machine: the widest SIMD it has, chosen at run time, and slices cut for rayon.
 
-use pulp::{Arch, Simd, WithSimd};
+use std::cell::Cell;
 use std::sync::OnceLock;
+
+use pulp::{Arch, Simd, WithSimd};
 
 use super::LANES;
 
@@ -56,6 +58,28 @@ pub(crate) fn lanes_mut<T>(plane: &mut [T], at: usize) -> &mut [T; LANES] {
     (&mut plane[at * LANES..][..LANES]).try_into().expect("LANES elements")
 }
 
+/// Sixteen words on a cache line, so that a register never straddles two.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+pub(crate) struct Line(pub [u32; LANES]);
+
+/// Lends `len` floats of this thread, on cache lines. They hold whatever was left there: whoever asks writes
+/// before reading.
+pub(crate) fn scratch<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static KEPT: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
+    }
+    let mut lines = KEPT.take();
+    let needed = len.div_ceil(LANES);
+    if lines.len() < needed {
+        lines = vec![Line([0; LANES]); needed];
+    }
+    let floats: &mut [f32] = bytemuck::cast_slice_mut(&mut lines);
+    let result = work(&mut floats[..len]);
+    KEPT.set(lines);
+    result
+}
+
 /// Registers that a block of [`LANES`] images fills.
 #[inline(always)]
 pub(crate) const fn registers<S: Simd>() -> usize {
@@ -66,6 +90,18 @@ pub(crate) const fn registers<S: Simd>() -> usize {
 #[inline(always)]
 pub(crate) fn wide<S: Simd>(values: &[f32]) -> &[S::f32s] {
     S::as_simd_f32s(values).0
+}
+
+/// `values` as whole registers.
+#[inline(always)]
+pub(crate) fn wide_u32<S: Simd>(values: &[u32]) -> &[S::u32s] {
+    S::as_simd_u32s(values).0
+}
+
+/// `values` as whole registers.
+#[inline(always)]
+pub(crate) fn wide_u32_mut<S: Simd>(values: &mut [u32]) -> &mut [S::u32s] {
+    S::as_mut_simd_u32s(values).0
 }
 
 /// `values` as whole registers.
@@ -89,4 +125,25 @@ pub(crate) fn cut<T>(mut rest: &mut [T], lengths: impl IntoIterator<Item = usize
 /// The starts and lengths of the tiles of at most `tile` that cover `total`.
 pub(crate) fn tiles(total: usize, tile: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
     (0..total).step_by(tile).map(move |start| (start, tile.min(total - start)))
+}
+
+/// Two kinds of tasks evenly mixed, so that each half of the list is half of the work.
+pub(crate) fn mixed<T>(some: Vec<T>, others: Vec<T>) -> Vec<T> {
+    let rounds = some.len().max(others.len());
+    let mut all = Vec::with_capacity(some.len() + others.len());
+    let [of_some, of_others] = [some.len(), others.len()];
+    let (mut some, mut others) = (some.into_iter(), others.into_iter());
+    for round in 0..rounds {
+        let now = |total: usize| (round + 1) * total / rounds - round * total / rounds;
+        all.extend(some.by_ref().take(now(of_some)));
+        all.extend(others.by_ref().take(now(of_others)));
+    }
+    all
+}
+
+/// How many of `all` pieces a task takes, if there are `tasks` times as many: as many as leave every thread a
+/// task, cut at multiples of `tile`.
+pub(crate) fn share(tasks: usize, all: usize, tile: usize) -> usize {
+    let parts = rayon::current_num_threads().div_ceil(tasks.max(1));
+    all.div_ceil(parts).next_multiple_of(tile).min(all).max(1)
 }
