@@ -214,8 +214,12 @@ impl Metrics {
 
 /// Four pixels a word, the first in the low byte, as the shaders read them.
 fn packed(pixels: &[u8]) -> Vec<u32> {
-    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
-    pixels.chunks(4).map(word).collect()
+    let (whole, rest) = pixels.as_chunks();
+    let mut words: Vec<u32> = whole.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
+    if !rest.is_empty() {
+        words.push(rest.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)));
+    }
+    words
 }
 
 /// A plan with its backend: everything but the training loop.

@@ -8,6 +8,7 @@ mod device;
 mod eval;
 mod info;
 mod predict;
+mod presets;
 mod run;
 mod summary;
 mod train;
@@ -15,6 +16,7 @@ mod train;
 use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use lenet::{Error, Network};
@@ -148,9 +150,10 @@ fn say(text: &str) {
 
 /// Runs the program.
 pub fn main() -> ExitCode {
+    let start = Instant::now();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let outcome = Cli::try_parse().map_err(refused).and_then(|cli| match cli.command {
-        Command::Train(args) => train::run(*args),
+        Command::Train(args) => train::run(*args, start),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Predict(args) => predict::run(&args).map(|()| 0),
         Command::Bench(args) => bench::run(&args).map(|()| 0),

@@ -415,10 +415,14 @@ fn named<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Vec<(String, Vec<
 pub fn fingerprint(parts: &[&Dataset]) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for bytes in parts.iter().flat_map(|data| [&data.images, &data.labels]) {
-        for chunk in bytes.chunks(8) {
-            let word = chunk.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+        let mut add = |word: u64| {
             hash = (hash ^ word).wrapping_mul(0x100_0000_01b3);
             hash ^= hash >> 32;
+        };
+        let (whole, rest) = bytes.as_chunks();
+        whole.iter().for_each(|&bytes| add(u64::from_le_bytes(bytes)));
+        if !rest.is_empty() {
+            add(rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)));
         }
         hash = (hash ^ bytes.len() as u64).wrapping_mul(0x100_0000_01b3);
     }

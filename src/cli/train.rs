@@ -17,6 +17,7 @@ use lenet::train::{Advance, Event, Metrics, Schedule, Trainer};
 use pollster::block_on;
 use serde_json::{Value, json};
 
+use super::presets::Preset;
 use super::run::{About, Best, Folder, Model, Record, Saved, fingerprint};
 use super::{Failure, Outcome, code, device, emit, emit_json, eval, load_network, say, table, thousands};
 
@@ -26,9 +27,15 @@ const CHUNK: Duration = Duration::from_millis(100);
 /// Steps whose mean loss makes one line of the history.
 const WINDOW: u64 = 50;
 
+/// Accuracies whose time from the program's start a run reports.
+const TARGETS: [f64; 2] = [0.98, 0.99];
+
 /// Arguments of `lenet train`.
 #[derive(clap::Args)]
 pub struct Args {
+    /// Begin with named settings: default, or fast (99 % on MNIST soonest); what else is given here goes before them
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["settings", "resume"])]
+    preset: Option<Preset>,
     /// The network: a preset (lenet5, lenet5-tanh, lenet5-sigmoid) or a TOML file [default: lenet5]
     #[arg(long, value_name = "NAME|FILE")]
     net: Option<String>,
@@ -314,14 +321,14 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-/// Runs `lenet train`.
-pub fn run(args: Args) -> Outcome<u8> {
+/// Runs `lenet train`; `start` is when the program began.
+pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     heed_interrupts()?;
     let saved = args.resume.as_deref().map(Saved::load).transpose()?;
     let mut record = match (&saved, &args.settings) {
         (Some(saved), _) => saved.record.clone(),
         (None, Some(file)) => Record::read(file)?,
-        (None, None) => Record::default(),
+        (None, None) => args.preset.unwrap_or(Preset::Default).record(),
     };
     args.apply(&mut record)?;
     if let Some(saved) = &saved {
@@ -343,10 +350,12 @@ pub fn run(args: Args) -> Outcome<u8> {
     }
 
     let network = record.network()?;
-    let Split { train, test } = data::load(&record.data).map_err(Failure::reading)?;
-    let whole = fingerprint(&[&train, &test]);
+    // Drivers load while the data is unpacked.
+    let (split, chosen) = rayon::join(|| data::load(&record.data), || device::choose(&record.device));
+    let Split { train, test } = split.map_err(Failure::reading)?;
+    let contents = fingerprint(&[&train, &test]);
     if let Some(saved) = &saved
-        && saved.data != whole
+        && saved.data != contents
     {
         return Err(Failure::data(format!("{}: not the data that the run began with", record.data)));
     }
@@ -367,7 +376,7 @@ pub fn run(args: Args) -> Outcome<u8> {
         (Some(path), None) => Some(Model::load(path, Some(network.clone()))?),
         _ => None,
     };
-    let chosen = device::choose(&record.device)?;
+    let chosen = chosen?;
     let options = Trainer::options(&record.training, &train, &evaluation);
     let plan = chosen.plan(&network, &options)?;
     say(&chosen.line);
@@ -395,7 +404,7 @@ pub fn run(args: Args) -> Outcome<u8> {
     let mut job = Job {
         network,
         record,
-        fingerprint: whole,
+        fingerprint: contents,
         class_names: train.class_names.clone(),
         eval_images: evaluation.len(),
         train_images: train.len(),
@@ -408,7 +417,8 @@ pub fn run(args: Args) -> Outcome<u8> {
         accuracy,
         last: None,
         window: (trainer.position().step + 1, Metrics::default()),
-        started: Instant::now(),
+        start,
+        whole: trainer.position().step == 0,
         saved: trainer.position().step,
     };
     if fresh || !continued {
@@ -455,7 +465,10 @@ struct Job {
     last: Option<Metrics>,
     /// The first step since the last line of the history, and the metrics since then.
     window: (u64, Metrics),
-    started: Instant,
+    /// When the program began.
+    start: Instant,
+    /// Whether the run began in this process.
+    whole: bool,
     /// The step of the last checkpoint.
     saved: u64,
 }
@@ -607,6 +620,7 @@ impl Job {
             "best": best,
             "learning_rate": self.record.training.rate(step.saturating_sub(1), self.train_images),
             "seconds": seconds,
+            "since_start": self.start.elapsed().as_secs_f64(),
             "images_per_second": speed.round(),
         });
         self.report.event(|| line.clone())?;
@@ -658,7 +672,7 @@ impl Job {
         let rate = self.record.training.rate(step.saturating_sub(1), self.train_images);
         self.note_window(step, rate)?;
         let dir = quoted(&self.folder.path);
-        let seconds = self.started.elapsed().as_secs_f64();
+        let seconds = self.start.elapsed().as_secs_f64();
         if !over {
             self.save(trainer, true)?;
             self.report.event(|| {
@@ -704,6 +718,9 @@ impl Job {
                 "correct": metrics.correct,
                 "count": metrics.count,
                 "seconds": seconds,
+                "reached": self.reached().iter().map(|(accuracy, seconds)| json!({
+                    "accuracy": accuracy, "seconds": seconds,
+                })).collect::<Vec<_>>(),
                 "run": self.folder.path,
             })
         })?;
@@ -711,6 +728,18 @@ impl Job {
             emit(&self.closing(reason, &metrics, seconds))?;
         }
         Ok(0)
+    }
+
+    /// The targets that an evaluation reached, and the seconds from the program's start until then; none in a run
+    /// that another process began, since nobody has its time.
+    fn reached(&self) -> Vec<(f64, f64)> {
+        let value = |line: &Value, key: &str| line[key].as_f64().unwrap_or(f64::NAN);
+        let first = |target| self.epochs.iter().find(|line| value(line, "accuracy") >= target);
+        TARGETS
+            .into_iter()
+            .filter(|_| self.whole)
+            .filter_map(|target| Some((target, value(first(target)?, "since_start"))))
+            .collect()
     }
 
     fn closing(&self, reason: &str, metrics: &Metrics, seconds: f64) -> String {
@@ -738,13 +767,25 @@ impl Job {
         }
         let dir = quoted(&self.folder.path);
         text += &format!(
-            "\ntest accuracy {:.2} % ({} of {}), loss {:.4}, after {seconds:.1} s\nrun           {}\n",
+            "\ntest accuracy {:.2} % ({} of {}), loss {:.4}, after {seconds:.1} s\n",
             100.0 * metrics.accuracy(),
             thousands(metrics.correct),
             thousands(metrics.count),
             metrics.loss(),
-            self.folder.path.display(),
         );
+        let reached: Vec<String> = self
+            .reached()
+            .iter()
+            .map(|(target, seconds)| format!("{:.0} % after {seconds:.1} s", 100.0 * target))
+            .collect();
+        if !reached.is_empty() {
+            let judged_by = self.judged_by();
+            text += &format!(
+                "reached       {} ({judged_by} accuracy, from the program's start)\n",
+                reached.join(", ")
+            );
+        }
+        text += &format!("run           {}\n", self.folder.path.display());
         text += &format!("next          lenet predict {dir} IMAGE\n              lenet eval {dir}\n");
         text
     }

@@ -156,25 +156,30 @@ impl Dataset {
 ///
 /// [`Error::Data`], only if the crate was built from damaged files.
 pub fn mnist() -> Result<Split> {
-    let train = grey(
-        "mnist",
-        ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"],
-        [
-            include_bytes!("../../assets/mnist/train-images-idx3-ubyte.gz"),
-            include_bytes!("../../assets/mnist/train-labels-idx1-ubyte.gz"),
-        ],
-        Some(10),
-    )?;
-    let test = grey(
-        "mnist",
-        ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"],
-        [
-            include_bytes!("../../assets/mnist/t10k-images-idx3-ubyte.gz"),
-            include_bytes!("../../assets/mnist/t10k-labels-idx1-ubyte.gz"),
-        ],
-        Some(train.classes),
-    )?;
-    Ok(Split { train, test })
+    let train = || {
+        grey(
+            "mnist",
+            ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"],
+            [
+                include_bytes!("../../assets/mnist/train-images-idx3-ubyte.gz"),
+                include_bytes!("../../assets/mnist/train-labels-idx1-ubyte.gz"),
+            ],
+            Some(10),
+        )
+    };
+    let test = || {
+        grey(
+            "mnist",
+            ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"],
+            [
+                include_bytes!("../../assets/mnist/t10k-images-idx3-ubyte.gz"),
+                include_bytes!("../../assets/mnist/t10k-labels-idx1-ubyte.gz"),
+            ],
+            Some(10),
+        )
+    };
+    let (train, test) = rayon::join(train, test);
+    Ok(Split { train: train?, test: test? })
 }
 
 /// Parses an image file and its label file; without `classes`, the labels decide how many there are.
