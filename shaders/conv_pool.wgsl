@@ -329,12 +329,12 @@ fn convolve(t: Tile, o: u32, c: u32, ky: u32, pixels: Row) -> Tile {
 
 // The values of one pooling window of two channels: its output and what `backward` will need.
 fn store_window(block: u32, o: u32, row: u32, column: u32, lane: u32, a: vec2<f32>, b: vec2<f32>, c: vec2<f32>, d: vec2<f32>) {
-    if (column >= POOLED_WIDTH) {
+    if (2u * POOLED_WIDTH % COLUMNS != 0u && column >= POOLED_WIDTH) {
         return;
     }
     let plane = POOLED_HEIGHT * POOLED_WIDTH * LANES;
     let at = (((block * OUT_CHANNELS + o) * POOLED_HEIGHT + row) * POOLED_WIDTH + column) * LANES + lane;
-    let second = o + 1u < OUT_CHANNELS;
+    let second = OUT_CHANNELS % 2u == 0u || o + 1u < OUT_CHANNELS;
     if (AVERAGE) {
         let fa = activate(a);
         let fb = activate(b);
@@ -377,7 +377,7 @@ fn save(at: u32, plane: u32, second: bool, value: vec2<u32>) {
 }
 
 fn finish(t: Tile, block: u32, o: u32, row: u32, column: u32, lane: u32) {
-    if (o >= OUT_CHANNELS) {
+    if (OUT_CHANNELS % CHANNELS != 0u && o >= OUT_CHANNELS) {
         return;
     }
     store_window(block, o, row, column, lane, t.top.s0, t.top.s1, t.bottom.s0, t.bottom.s1);
@@ -394,7 +394,7 @@ fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_
     let lane = invocation % LANES;
     let tile = workgroup.x * 4u + invocation / LANES;
     let row = tile / STRIPS;
-    let x = tile % STRIPS * COLUMNS;
+    let x = select(tile % STRIPS * COLUMNS, 0u, STRIPS == 1u);
     if (row >= POOLED_HEIGHT) {
         return;
     }
@@ -773,19 +773,20 @@ fn spread(t: Pair, o: u32, c: u32, ky: i32, dz: Pool) -> Pair {
 }
 
 fn store_input_grad(block: u32, c: u32, y: u32, x: u32, lane: u32, value: vec2<f32>) {
-    if (y >= IN_HEIGHT || x >= IN_WIDTH) {
+    // What divides is known to the compiler.
+    if (IN_HEIGHT % 2u != 0u && y >= IN_HEIGHT || IN_WIDTH % IN_COLUMNS != 0u && x >= IN_WIDTH) {
         return;
     }
     let at = (((block * IN_CHANNELS + c) * IN_HEIGHT + y) * IN_WIDTH + x) * LANES + lane;
     input_grad[at] = value.x * slope(INPUT_ACTIVATION, bitcast<f32>(input[at]));
-    if (c + 1u < IN_CHANNELS) {
+    if (IN_CHANNELS % 2u == 0u || c + 1u < IN_CHANNELS) {
         let next = at + IN_HEIGHT * IN_WIDTH * LANES;
         input_grad[next] = value.y * slope(INPUT_ACTIVATION, bitcast<f32>(input[next]));
     }
 }
 
 fn store_row(block: u32, c: u32, y: u32, x: u32, lane: u32, s: Strip) {
-    if (c >= IN_CHANNELS) {
+    if (IN_CHANNELS % IN_TILE != 0u && c >= IN_CHANNELS) {
         return;
     }
     store_input_grad(block, c, y, x, lane, s.s0);
@@ -821,7 +822,7 @@ fn input_part(invocation: u32, workgroup: u32) {
     let tile = workgroup % INPUT_GROUPS * 4u + invocation / LANES;
     let c = workgroup / INPUT_GROUPS % IN_TILES * IN_TILE;
     let block = workgroup / (INPUT_GROUPS * IN_TILES);
-    if (tile >= INPUT_TILES) {
+    if (tile >= INPUT_TILES || block >= BLOCKS) {
         return;
     }
     let row = i32(tile / IN_STRIPS);
@@ -869,14 +870,11 @@ fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup
     let all = WEIGHT_GROUPS + ALL_INPUT_GROUPS;
     let before = workgroup.x * ALL_INPUT_GROUPS / all;
     let of_input = (workgroup.x + 1u) * ALL_INPUT_GROUPS / all > before;
-    // The part that is not asked for is given a place where there is nothing to do.
-    var sums = Sums();
-    if (of_input) {
-        input_part(invocation, before);
-    } else {
-        sums = weight_part(invocation, workgroup.x - before);
-    }
-    meet(invocation, select(workgroup.x - before, WEIGHT_GROUPS, of_input), sums);
+    // Without a branch around them, which software adapters run with more masks: the part that is not meant is given
+    // a workgroup after its last.
+    input_part(invocation, select(ALL_INPUT_GROUPS, before, of_input));
+    let of_weights = select(workgroup.x - before, WEIGHT_GROUPS, of_input);
+    meet(invocation, of_weights, weight_part(invocation, of_weights));
 }
 
 // The same for a first layer, whose input has no gradient.

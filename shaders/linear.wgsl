@@ -48,7 +48,7 @@ const SCALED_TANH = 4u;
 @group(0) @binding(3) var<storage, read_write> output: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> output_grad: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> input_grad: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read_write> weight_grad: array<f32>;
+@group(0) @binding(6) var<storage, read_write> weight_grad: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> bias_grad: array<f32>;
 
 fn activate(z: vec4<f32>) -> vec4<f32> {
@@ -136,7 +136,7 @@ fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_
         sum7 += x * weights(high.w + i).x;
     }
     let there = place(quad, OUTPUTS, first);
-    let rows = OUTPUTS - first;
+    let rows = select(OUTPUTS - first, 8u, OUTPUTS % 8u == 0u);
     output[there] = activate(sum0);
     if (rows > 1u) { output[there + 4u] = activate(sum1); }
     if (rows > 2u) { output[there + 8u] = activate(sum2); }
@@ -170,21 +170,28 @@ fn input_part(invocation: u32, workgroup: u32) {
     var sum6 = vec4(0.0);
     var sum7 = vec4(0.0);
     let at = place(quad, OUTPUTS, 0u);
-    for (var o = 0u; o < OUTPUTS; o++) {
+    // Two outputs a round; the second of an odd last one is that one again, and counts for nothing. The length of the
+    // buffer says how many, since a loop over a constant would be unrolled, and compiled for seconds.
+    let outputs = arrayLength(&output_grad) / QUADS;
+    for (var o = 0u; o < outputs; o += 2u) {
+        let next = min(o + 1u, OUTPUTS - 1u);
         let g = output_grad[at + o * 4u];
+        let h = select(vec4(0.0), output_grad[at + next * 4u], OUTPUTS % 2u == 0u || next > o);
         let low = weights(o * INPUTS + first);
         let high = weights(o * INPUTS + first + 4u);
-        sum0 += g * low.x;
-        sum1 += g * low.y;
-        sum2 += g * low.z;
-        sum3 += g * low.w;
-        sum4 += g * high.x;
-        sum5 += g * high.y;
-        sum6 += g * high.z;
-        sum7 += g * high.w;
+        let next_low = weights(next * INPUTS + first);
+        let next_high = weights(next * INPUTS + first + 4u);
+        sum0 += g * low.x + h * next_low.x;
+        sum1 += g * low.y + h * next_low.y;
+        sum2 += g * low.z + h * next_low.z;
+        sum3 += g * low.w + h * next_low.w;
+        sum4 += g * high.x + h * next_high.x;
+        sum5 += g * high.y + h * next_high.y;
+        sum6 += g * high.z + h * next_high.z;
+        sum7 += g * high.w + h * next_high.w;
     }
     let there = place(quad, INPUTS, first);
-    let rows = INPUTS - first;
+    let rows = select(INPUTS - first, 8u, INPUTS % 8u == 0u);
     store_input_grad(there, sum0);
     if (rows > 1u) { store_input_grad(there + 4u, sum1); }
     if (rows > 2u) { store_input_grad(there + 8u, sum2); }
@@ -195,12 +202,20 @@ fn input_part(invocation: u32, workgroup: u32) {
     if (rows > 7u) { store_input_grad(there + 28u, sum7); }
 }
 
-// Four weights of one row, as far as the row has them.
+// Four weights of one row, as far as the row has them; one store where rows are whole vectors.
 fn store_weight_grad(at: u32, columns: u32, value: vec4<f32>) {
-    weight_grad[at] = value.x;
-    if (columns > 1u) { weight_grad[at + 1u] = value.y; }
-    if (columns > 2u) { weight_grad[at + 2u] = value.z; }
-    if (columns > 3u) { weight_grad[at + 3u] = value.w; }
+    if (INPUTS % 4u == 0u) {
+        weight_grad[at / 4u] = value;
+        return;
+    }
+    store_element(at, value.x);
+    if (columns > 1u) { store_element(at + 1u, value.y); }
+    if (columns > 2u) { store_element(at + 2u, value.z); }
+    if (columns > 3u) { store_element(at + 3u, value.w); }
+}
+
+fn store_element(at: u32, value: f32) {
+    weight_grad[at / 4u][at % 4u] = value;
 }
 
 fn weight_part(invocation: u32, workgroup: u32) {
@@ -250,10 +265,11 @@ fn weight_part(invocation: u32, workgroup: u32) {
     }
     let at = split * WEIGHT_STRIDE + first_output * INPUTS + first;
     let columns = INPUTS - first;
+    let rows = select(OUTPUTS - first_output, 4u, OUTPUTS % 4u == 0u);
     store_weight_grad(at, columns, sum0);
-    if (first_output + 1u < OUTPUTS) { store_weight_grad(at + INPUTS, columns, sum1); }
-    if (first_output + 2u < OUTPUTS) { store_weight_grad(at + 2u * INPUTS, columns, sum2); }
-    if (first_output + 3u < OUTPUTS) { store_weight_grad(at + 3u * INPUTS, columns, sum3); }
+    if (rows > 1u) { store_weight_grad(at + INPUTS, columns, sum1); }
+    if (rows > 2u) { store_weight_grad(at + 2u * INPUTS, columns, sum2); }
+    if (rows > 3u) { store_weight_grad(at + 3u * INPUTS, columns, sum3); }
 }
 
 @compute @workgroup_size(64)
@@ -272,9 +288,9 @@ fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wor
 fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let all = WEIGHT_GROUPS + INPUT_GROUPS;
     let before = workgroup.x * INPUT_GROUPS / all;
-    if ((workgroup.x + 1u) * INPUT_GROUPS / all > before) {
-        input_part(invocation, before);
-    } else {
-        weight_part(invocation, workgroup.x - before);
-    }
+    let of_input = (workgroup.x + 1u) * INPUT_GROUPS / all > before;
+    // Without a branch around them, which software adapters run with more masks: the part that is not meant is given
+    // a workgroup after its last.
+    input_part(invocation, select(INPUT_GROUPS, before, of_input));
+    weight_part(invocation, select(workgroup.x - before, WEIGHT_GROUPS, of_input));
 }

@@ -62,8 +62,12 @@ fn finite(g: vec4<f32>) -> bool {
 
 var<workgroup> partial: array<vec2<f32>, 64>;
 
-// The loss kernel has set the record's flags to 0 in this step already.
-fn sum_rows(invocation: u32) {
+// The first workgroup, which has no parameters, sums the metrics. Last, since software adapters run what follows a
+// barrier slowly. The loss kernel has set the record's flags to 0 in this step already.
+fn sum_rows(invocation: u32, workgroup: vec3<u32>) {
+    if (workgroup.x != 0u || workgroup.y != 0u) {
+        return;
+    }
     var sum = vec2(0.0);
     for (var row = invocation; row < BLOCKS * LANES; row += 64u) {
         sum += rows[row];
@@ -115,23 +119,16 @@ fn begin(i: u32, decay: f32) -> Work {
 
 @compute @workgroup_size(64)
 fn sgd(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x == 0u && workgroup.y == 0u) {
-        sum_rows(id.x);
-        return;
-    }
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         parameters[i] = work.parameter - step.learning_rate * work.gradient;
     }
+    sum_rows(id.x, workgroup);
 }
 
 @compute @workgroup_size(64)
 fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x == 0u && workgroup.y == 0u) {
-        sum_rows(id.x);
-        return;
-    }
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
@@ -139,14 +136,11 @@ fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id)
         moment1[i] = b;
         parameters[i] = work.parameter - step.learning_rate * b;
     }
+    sum_rows(id.x, workgroup);
 }
 
 @compute @workgroup_size(64)
 fn nesterov(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x == 0u && workgroup.y == 0u) {
-        sum_rows(id.x);
-        return;
-    }
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
@@ -154,14 +148,11 @@ fn nesterov(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id)
         moment1[i] = b;
         parameters[i] = work.parameter - step.learning_rate * (work.gradient + MOMENTUM * b);
     }
+    sum_rows(id.x, workgroup);
 }
 
 @compute @workgroup_size(64)
 fn rmsprop(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x == 0u && workgroup.y == 0u) {
-        sum_rows(id.x);
-        return;
-    }
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
@@ -171,6 +162,7 @@ fn rmsprop(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) 
         moment1[i] = b;
         parameters[i] = work.parameter - step.learning_rate * b;
     }
+    sum_rows(id.x, workgroup);
 }
 
 fn adam_step(i: u32, p: vec4<f32>, g: vec4<f32>) {
@@ -183,26 +175,20 @@ fn adam_step(i: u32, p: vec4<f32>, g: vec4<f32>) {
 
 @compute @workgroup_size(64)
 fn adam(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x == 0u && workgroup.y == 0u) {
-        sum_rows(id.x);
-        return;
-    }
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
         adam_step(i, work.parameter, work.gradient);
     }
+    sum_rows(id.x, workgroup);
 }
 
 @compute @workgroup_size(64)
 fn adamw(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    if (workgroup.x == 0u && workgroup.y == 0u) {
-        sum_rows(id.x);
-        return;
-    }
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, 0.0);
     if (work.update) {
         adam_step(i, work.parameter * (1.0 - step.learning_rate * WEIGHT_DECAY), work.gradient);
     }
+    sum_rows(id.x, workgroup);
 }

@@ -284,7 +284,7 @@ fn fuse<'a>(layers: &'a [&'a Placed], options: &Options) -> Vec<Fused<'a>> {
         let several = (2..=longest)
             .rev()
             .find_map(|n| Some((together(&layers[end - n..end], multiplies, options)?, n)));
-        let single = || Some((alone(layers[end - 1], options.batch)?, 1));
+        let single = || Some((alone(layers[end - 1], options)?, 1));
         let Some((op, n)) = several.or_else(single) else {
             // Flattening only renames dimensions.
             end -= 1;
@@ -328,7 +328,7 @@ fn together(layers: &[&Placed], multiplies: bool, options: &Options) -> Option<O
         [first, second] => match &first.layer {
             Layer::Linear(l) if multiplies => {
                 let activation = Some(by_value(second)?);
-                Some(Op::Linear(linear::Geometry { activation, ..linear_geometry(first, l, options.batch) }))
+                Some(Op::Linear(linear::Geometry { activation, ..linear_geometry(first, l, options) }))
             }
             _ => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
         },
@@ -708,14 +708,15 @@ fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {
     }
 }
 
-fn linear_geometry(layer: &Placed, l: &Linear, batch: usize) -> linear::Geometry {
+fn linear_geometry(layer: &Placed, l: &Linear, options: &Options) -> linear::Geometry {
     linear::Geometry {
         inputs: layer.input.len(),
         outputs: l.outputs,
         bias: l.bias,
         activation: None,
         input_activation: None,
-        batch,
+        batch: options.batch,
+        fill: options.fill,
     }
 }
 
@@ -750,7 +751,8 @@ fn conv_pool_geometry(
 }
 
 /// The operation of one layer; flattening has none.
-fn alone(layer: &Placed, batch: usize) -> Option<Op> {
+fn alone(layer: &Placed, options: &Options) -> Option<Op> {
+    let batch = options.batch;
     let pool = |p: &Pool2d| pool2d::Geometry {
         channels: layer.input.channels,
         in_size: [layer.input.height, layer.input.width],
@@ -763,7 +765,7 @@ fn alone(layer: &Placed, batch: usize) -> Option<Op> {
     };
     match &layer.layer {
         Layer::Conv2d(c) => Some(Op::Conv2d(conv_geometry(layer, c, batch))),
-        Layer::Linear(l) => Some(Op::Linear(linear_geometry(layer, l, batch))),
+        Layer::Linear(l) => Some(Op::Linear(linear_geometry(layer, l, options))),
         Layer::MaxPool2d(p) => Some(Op::MaxPool(pool(p))),
         Layer::AveragePool2d(p) => Some(Op::AveragePool(pool(p))),
         Layer::Activation(activation) => Some(Op::Activation(*activation)),

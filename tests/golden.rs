@@ -239,6 +239,7 @@ fn linear_matches_pytorch() {
             activation: None,
             input_activation: None,
             batch: input.shape[0],
+            fill: 4096,
         };
         let mut rig = Rig::default();
         let weights = rig.parameter("weight", &case.get("param.weight").f32());

@@ -368,6 +368,7 @@ fn linear_layer() {
             activation: None,
             input_activation: None,
             batch: images,
+            fill: 4096,
         };
         assert!(images <= LANES || g.splits() > 1, "{}", what("there is one partial sum only"));
         let mut rig = Rig::default();

@@ -544,7 +544,8 @@ fn linear_cases() -> Vec<Case> {
     table
         .into_iter()
         .map(|(inputs, outputs, batch, bias, activation, input_activation)| {
-            let g = linear::Geometry { inputs, outputs, bias, activation, input_activation, batch };
+            let g =
+                linear::Geometry { inputs, outputs, bias, activation, input_activation, batch, fill: 4096 };
             let mut case = Case::new(format!("{g:?} in {} parts", g.splits()));
             let mut random = Random::of(&case.name);
             let rows = lanes(batch);

@@ -27,6 +27,8 @@ pub struct Geometry {
     pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
+    /// Invocations that fill the device: the weights' gradient is split until there are so many.
+    pub fill: usize,
 }
 
 impl Geometry {
@@ -39,9 +41,9 @@ impl Geometry {
         self.outputs.div_ceil(4) * (self.inputs.div_ceil(4) + usize::from(self.bias))
     }
 
-    /// Partial sums of the weights' gradient: enough to fill a GPU, never more than there are blocks.
+    /// Partial sums of the weights' gradient: no more than fill the device, never more than there are blocks.
     pub fn splits(&self) -> usize {
-        (4096 / self.weight_tiles()).clamp(1, blocks(self.batch))
+        (self.fill / self.weight_tiles()).clamp(1, blocks(self.batch))
     }
 
     fn constants(&self) -> [(&'static str, f64); 7] {
