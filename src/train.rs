@@ -4,6 +4,7 @@
 //! [`Trainer::poll`] tells what has been finished, and between the two the caller may pause, change the
 //! learning rate, save or drop it. Time, files and threads are the caller's.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use rand_pcg::Pcg64Mcg;
@@ -213,13 +214,15 @@ impl Metrics {
 }
 
 /// Four pixels a word, the first in the low byte, as the shaders read them.
-fn packed(pixels: &[u8]) -> Vec<u32> {
-    let (whole, rest) = pixels.as_chunks();
-    let mut words: Vec<u32> = whole.iter().map(|&bytes| u32::from_le_bytes(bytes)).collect();
-    if !rest.is_empty() {
-        words.push(rest.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)));
+fn packed(pixels: &[u8]) -> Cow<'_, [u32]> {
+    // A machine that has the low byte first has them so already.
+    if cfg!(target_endian = "little")
+        && let Ok(words) = bytemuck::try_cast_slice(pixels)
+    {
+        return Cow::Borrowed(words);
     }
-    words
+    let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+    pixels.chunks(4).map(word).collect()
 }
 
 /// A plan with its backend: everything but the training loop.
