@@ -195,6 +195,77 @@ fn settings_repeat_a_run() {
 }
 
 #[test]
+fn a_preset_is_settings_that_flags_change_and_the_run_repeats() {
+    let place = Place::new();
+    place.small_data();
+    let settings = |run: &str| -> toml::Table {
+        fs::read_to_string(place.path(&format!("{run}/settings.toml"))).unwrap().parse().unwrap()
+    };
+    let line = "train --data data --device cpu";
+    place.ok(&format!("{line} --preset fast --out fast"));
+    place.ok("train --settings fast/settings.toml --out again");
+    place.same_model("fast", "again");
+    assert_eq!(settings("fast"), settings("again"));
+    // One flag changes one value.
+    place.ok(&format!("{line} --preset fast --lr 0.003 --out other"));
+    let (mut expected, other) = (settings("fast"), settings("other"));
+    assert_ne!(expected, other);
+    let training = expected["training"].as_table_mut().unwrap();
+    training.insert("learning_rate".into(), other["training"]["learning_rate"].clone());
+    assert_eq!(expected, other);
+    assert_eq!(other["training"]["learning_rate"].as_float(), Some(0.003));
+    // Epochs are whole where they are asked for.
+    place.ok(&format!("{line} --preset fast --epochs 1 --batch 50 --out short"));
+    let short = settings("short");
+    assert_eq!((short["training"]["epochs"].as_integer(), short["training"].get("steps")), (Some(1), None));
+    // The default has a name, too.
+    for (run, more) in [("default", "--preset default"), ("none", "")] {
+        place.ok(&format!("{line} {more} --epochs 1 --out {run}"));
+    }
+    assert_eq!(settings("default"), settings("none"));
+    assert_ne!(settings("default"), settings("short"));
+    place.fails("train --preset quick", 2, &["quick", "default", "fast"]);
+    place.fails("train --preset fast --settings fast/settings.toml", 2, &["cannot be used with"]);
+    place.fails("train --preset fast --resume fast", 2, &["cannot be used with"]);
+}
+
+#[test]
+fn a_run_says_when_it_reached_98_and_99_percent() {
+    let place = Place::new();
+    // Everything is a 0, so that a few steps know it all.
+    let dir = place.path("data");
+    fs::create_dir_all(&dir).unwrap();
+    for part in ["train", "t10k"] {
+        fs::write(dir.join(format!("{part}-images-idx3-ubyte")), idx(&[28, 28], &[7; 100 * 784])).unwrap();
+        fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), idx(&[], &[0; 100])).unwrap();
+    }
+    let line = "train --data data --batch 10 --lr 0.01 --epochs 3 --device cpu";
+    let told = lines(&place.ok(&format!("{line} --log json --out run")));
+    let first = told.iter().find(|event| event["event"] == "epoch" && event["accuracy"] == 1.0).unwrap();
+    let done = told.last().unwrap();
+    let reached = done["reached"].as_array().unwrap();
+    assert_eq!(reached.len(), 2, "{done}");
+    for (reached, accuracy) in reached.iter().zip([0.98, 0.99]) {
+        assert_eq!(reached["accuracy"], accuracy);
+        assert_eq!(reached["seconds"], first["since_start"]);
+    }
+    assert!(first["since_start"].as_f64() > first["seconds"].as_f64(), "{first}");
+    assert!(first["since_start"].as_f64() <= done["seconds"].as_f64(), "{first} {done}");
+    let out = place.ok(&format!("{line} --out table"));
+    let line = out.lines().find(|line| line.starts_with("reached ")).unwrap();
+    assert!(line.contains("98 % after ") && line.contains(", 99 % after "), "{out}");
+    // A process that only continues a run does not know.
+    let told = lines(&place.ok("train --resume run --log json"));
+    assert_eq!(told.last().unwrap()["reached"].as_array().map(Vec::len), Some(0));
+    // What is not reached is not claimed.
+    place.small_data();
+    let out = place.ok("train --data data --steps 1 --device cpu --out untrained");
+    assert!(!out.contains("reached"), "{out}");
+    let told = lines(&place.ok("train --data data --steps 1 --device cpu --log json --out json"));
+    assert_eq!(told.last().unwrap()["reached"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
 fn a_resumed_run_equals_an_uninterrupted_one() {
     for device in devices() {
         let place = Place::new();

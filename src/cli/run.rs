@@ -504,5 +504,7 @@ mod tests {
         assert_eq!(fingerprint(&[&one]), fingerprint(&[&one.clone()]));
         assert_ne!(fingerprint(&[&one]), fingerprint(&[&changed]));
         assert_ne!(fingerprint(&[&one]), fingerprint(&[&one, &one]));
+        // Checkpoints that exist hold it.
+        assert_eq!(fingerprint(&[&one]), "ce7d57c4bb1580df");
     }
 }

@@ -168,7 +168,9 @@ impl Args {
         }
         let training = &mut record.training;
         set(&mut training.epochs, self.epochs);
-        training.steps = self.steps.or(training.steps);
+        // A preset may be shorter than its epochs; who says how many wants all of them.
+        let preset = if self.preset.is_some() && self.epochs.is_some() { None } else { training.steps };
+        training.steps = self.steps.or(preset);
         set(&mut training.batch, self.batch);
         if training.batch == 0 {
             return Err(Failure::usage("batch is 0, expected 1 to 65536"));
