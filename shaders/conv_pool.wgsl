@@ -10,8 +10,9 @@
 //     input_grad[n, c, y, x]    = Σ o,ky,kx weight[o, c, ky, kx] · dz[n, o, y + P − ky, x + P − kx] · g′(input[n, c, y, x])
 //
 // With a maximum, f′ is the business of whoever made `output_grad`: f is monotonic, so f′ at the window's
-// winner is f′ of the output. In the same way g′ is the derivative, by its own value, of the activation that
-// made this layer's input (INPUT_ACTIVATION). Stride and dilation are 1, filters at most 5×5.
+// winner is f′ of the output. But where a ReLU is flat the window has no winner, and that is all there is to it. In
+// the same way g′ is the derivative, by its own value, of the activation that made this layer's input
+// (INPUT_ACTIVATION). Stride and dilation are 1, filters at most 5×5.
 //
 // The first layer of a network reads the data set's bytes itself (BYTES), as batch.wgsl's `gather` would.
 //
@@ -45,7 +46,7 @@ override CHANNELS: u32;            // of a tile of `forward`: even, at most 8
 override IN_COLUMNS: u32;          // of a tile of the input's gradient: even, at most 14
 override IN_TILE: u32;             // channels of a tile of the input's gradient: even, at most 8
 override PAIRS: u32;               // of output channels of a tile of the weights' gradient: at most 3
-override TAP_ROWS: u32;            // rows of taps of a tile of the weights' gradient: at most 3
+override TAP_ROWS: u32;            // rows of taps of a tile of the weights' gradient: at most 2
 override BLOCKS: u32;              // blocks of 16 images in the batch
 override SPLITS: u32;              // partial sums of the weights' gradient
 override ROW_SPLITS: u32;          // of them, how many share a block's rows
@@ -75,7 +76,8 @@ override WEIGHT_STRIDE = (OUT_CHANNELS * IN_CHANNELS * TAPS + 63) / 64 * 64;
 override BIAS_STRIDE = (OUT_CHANNELS + 63) / 64 * 64;
 
 const LANES = 16u;
-const BOTH = vec2(0u, 1u);
+
+const NOWHERE = 4u;
 
 // The activations whose derivative is a function of their value; the numbers are activation.wgsl's.
 const RELU = 0u;
@@ -100,7 +102,7 @@ struct Step {
 @group(0) @binding(3) var<uniform> weight: array<vec4<f32>, 4096>; // 64 KiB from the filters on
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read_write> output: array<f32>;
-@group(0) @binding(6) var<storage, read_write> saved: array<u32>;  // max: place in the window; mean: f(z) as bits
+@group(0) @binding(6) var<storage, read_write> saved: array<u32>;  // max: place in the window, or NOWHERE; mean: f(z) as bits
 @group(0) @binding(7) var<storage, read> output_grad: array<f32>;
 @group(0) @binding(8) var<storage, read> recalled: array<u32>;     // `saved`, as the backward pass reads it
 @group(0) @binding(9) var<storage, read_write> weight_grad: array<f32>;
@@ -360,6 +362,9 @@ fn store_window(block: u32, o: u32, row: u32, column: u32, lane: u32, a: vec2<f3
     best = max(best, c);
     place = select(place, vec2(3u), d > best);
     best = max(best, d);
+    if (ACTIVATION == RELU) {
+        place = select(place, vec2(NOWHERE), best <= vec2(0.0));
+    }
     store(at, plane, second, activate(best));
     if (SAVE) {
         save(at, plane, second, place);
@@ -441,7 +446,6 @@ fn window_grad(channel: u32, row: u32, column: u32, lane: u32) -> vec4<f32> {
 struct Filters {
     k0: Taps,
     k1: Taps,
-    k2: Taps,
 }
 
 // Six neighbouring values of a row: two columns of outputs and the reach of five taps.
@@ -454,12 +458,11 @@ struct Six {
     x5: f32,
 }
 
-// The four rows that two rows of outputs and three rows of taps see.
+// The three rows that two rows of outputs and two rows of taps see.
 struct Sixes {
     r0: Six,
     r1: Six,
     r2: Six,
-    r3: Six,
 }
 
 // Two columns on, with two new values.
@@ -490,7 +493,6 @@ fn correlate(sums: Filters, g: Window, x: Sixes) -> Filters {
     var f = sums;
     f.k0 = outer(f.k0, g, x.r0, x.r1);
     if (TAP_ROWS > 1u) { f.k1 = outer(f.k1, g, x.r1, x.r2); }
-    if (TAP_ROWS > 2u) { f.k2 = outer(f.k2, g, x.r2, x.r3); }
     return f;
 }
 
@@ -610,27 +612,22 @@ fn weight_part(invocation: u32, workgroup: u32) -> Sums {
                 var r0 = walk(p, t.c, y);
                 var r1 = walk(p, t.c, y + 1);
                 var r2 = Walk();
-                var r3 = Walk();
                 if (TAP_ROWS > 1u) { r2 = walk(p, t.c, y + 2); }
-                if (TAP_ROWS > 2u) { r3 = walk(p, t.c, y + 3); }
                 for (var column = 0u; column < POOLED_WIDTH; column += WINDOWS) {
                     let x = i32(2u * column + 4u) - i32(PAD_WIDTH);
                     let s0 = advance(r0, p, t.c, y, x);
                     let s1 = advance(r1, p, t.c, y + 1, x);
                     var s2 = Stride();
-                    var s3 = Stride();
                     if (TAP_ROWS > 1u) { s2 = advance(r2, p, t.c, y + 2, x); }
-                    if (TAP_ROWS > 2u) { s3 = advance(r3, p, t.c, y + 3, x); }
                     r0 = s0.walk;
                     r1 = s1.walk;
                     r2 = s2.walk;
-                    r3 = s3.walk;
-                    let seen = Sixes(s0.next, s1.next, s2.next, s3.next);
+                    let seen = Sixes(s0.next, s1.next, s2.next);
                     f0 = correlate(f0, pair_grad(block, t.o, row, column, lane), seen);
                     if (PAIRS > 1u) { f1 = correlate(f1, pair_grad(block, t.o + 2u, row, column, lane), seen); }
                     if (PAIRS > 2u) { f2 = correlate(f2, pair_grad(block, t.o + 4u, row, column, lane), seen); }
                     if (WINDOWS > 1u) {
-                        let further = Sixes(r0.six, r1.six, r2.six, r3.six);
+                        let further = Sixes(r0.six, r1.six, r2.six);
                         f0 = correlate(f0, pair_grad(block, t.o, row, column + 1u, lane), further);
                         if (PAIRS > 1u) { f1 = correlate(f1, pair_grad(block, t.o + 2u, row, column + 1u, lane), further); }
                         if (PAIRS > 2u) { f2 = correlate(f2, pair_grad(block, t.o + 4u, row, column + 1u, lane), further); }
@@ -693,14 +690,6 @@ fn meet(invocation: u32, workgroup: u32, sums: Sums) {
         if (PAIRS > 2u) { lend(invocation, 2u, sums.f2.k1); }
         workgroupBarrier();
         reduce(invocation, workgroup, 1u);
-    }
-    if (TAP_ROWS > 2u) {
-        workgroupBarrier();
-        lend(invocation, 0u, sums.f0.k2);
-        if (PAIRS > 1u) { lend(invocation, 1u, sums.f1.k2); }
-        if (PAIRS > 2u) { lend(invocation, 2u, sums.f2.k2); }
-        workgroupBarrier();
-        reduce(invocation, workgroup, 2u);
     }
 }
 

@@ -291,6 +291,6 @@ fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup
     let of_input = (workgroup.x + 1u) * INPUT_GROUPS / all > before;
     // Without a branch around them, which software adapters run with more masks: the part that is not meant is given
     // a workgroup after its last.
-    input_part(invocation, select(INPUT_GROUPS, before, of_input));
     weight_part(invocation, select(workgroup.x - before, WEIGHT_GROUPS, of_input));
+    input_part(invocation, select(INPUT_GROUPS, before, of_input));
 }

@@ -304,7 +304,8 @@ fn fuse<'a>(layers: &'a [&'a Placed], options: &Options) -> Vec<Fused<'a>> {
             }
             Op::ConvPool(g) => {
                 g.input_activation = left;
-                g.activation.filter(|_| !g.average)
+                // A maximum says by itself where a ReLU is flat.
+                g.activation.filter(|activation| !g.average && *activation != Activation::Relu)
             }
             _ => None,
         };
@@ -323,7 +324,8 @@ fn together(layers: &[&Placed], multiplies: bool, options: &Options) -> Option<O
         [conv, activation, pool] => {
             let activation = Some(by_value(activation)?);
             let geometry = conv_pool_geometry(conv, activation, pool, options)?;
-            (geometry.average || multiplies).then_some(Op::ConvPool(geometry))
+            let alone = geometry.average || activation == Some(Activation::Relu);
+            (alone || multiplies).then_some(Op::ConvPool(geometry))
         }
         [first, second] => match &first.layer {
             Layer::Linear(l) if multiplies => {

@@ -23,6 +23,10 @@ pub struct Args {
     /// Show every launch: shader, workgroups, floating-point operations, bytes
     #[arg(long)]
     plan: bool,
+    /// Invocations that fill the device, for --plan: tiles are cut up until there are so many. 16384 stands for a
+    /// discrete GPU, 4096 for an integrated one [default: that of a CPU]
+    #[arg(long, value_name = "N")]
+    fill: Option<usize>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -44,6 +48,7 @@ pub fn run(args: &Args) -> Outcome {
         eval_images: IMAGES.1,
         ..Options::default()
     };
+    let options = Options { fill: args.fill.unwrap_or(options.fill), ..options };
     let plan = Plan::new(&network, &options)?;
     if args.json {
         let list = |phase| plan.program.launches(phase).iter().map(launch_json).collect::<Vec<_>>();

@@ -61,6 +61,9 @@ struct Work {
     multiply_adds: usize,
 }
 
+/// The winner of a window in which a ReLU is flat.
+const NOWHERE: u32 = 4;
+
 /// The multiply-adds that cost as much as a load, on a software adapter.
 const LOAD: usize = 13;
 
@@ -70,7 +73,7 @@ impl Geometry {
         self.conv.out_size.map(|n| n / 2)
     }
 
-    /// Words that the forward pass keeps for the backward pass: each window's winner, or all values.
+    /// Words that the forward pass keeps for the backward pass: each window's winner, if any, or all values.
     pub fn saved(&self) -> usize {
         let size = if self.average { self.conv.out_size } else { self.pooled() };
         self.conv.out_channels * size[0] * size[1] * blocks(self.conv.batch) * LANES
@@ -125,7 +128,7 @@ impl Geometry {
 
     /// Pairs of output channels and rows of taps of a tile of the weights' gradient.
     fn weight_tile(&self) -> (usize, usize) {
-        let rows = self.conv.kernel[0].min(3);
+        let rows = self.conv.kernel[0].min(2);
         let channels = self.conv.out_channels;
         // The most pairs that leave the fewest channels over.
         let pairs = |most: usize| {
@@ -534,6 +537,8 @@ fn maximum<S: Simd>(
                 place = simd.select_u32s(more, simd.splat_u32s(k as u32 + 1), place);
             }
             if activation == Some(Activation::Relu) {
+                let flat = simd.less_than_or_equal_f32s(best, simd.splat_f32s(0.0));
+                place = simd.select_u32s(flat, simd.splat_u32s(NOWHERE), place);
                 best = simd.max_f32s(best, simd.splat_f32s(0.0));
             }
             output[register] = best;
@@ -678,7 +683,8 @@ impl Upstream<'_> {
                     to[(k / 2 * row + (2 * x + k % 2) * column) * n + register] =
                         simd.select_f32s(won, gradient, simd.splat_f32s(0.0));
                 }
-                sum = simd.add_f32s(sum, gradient);
+                let nowhere = simd.equal_u32s(winner, simd.splat_u32s(NOWHERE));
+                sum = simd.add_f32s(sum, simd.select_f32s(nowhere, simd.splat_f32s(0.0), gradient));
             }
         }
         sum
