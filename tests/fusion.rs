@@ -1,7 +1,7 @@
 //! Fused plans compute what unfused plans compute: the same launches' sums in another grouping, on each backend.
 
 use lenet::Network;
-use lenet::backend::{Backend, gpu};
+use lenet::backend::{Backend, Gpu, gpu};
 use lenet::kernels::Step;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::plan::{Options, Phase, Plan};
@@ -111,19 +111,38 @@ fn cpu() {
     check(None, &[1, 19, 64], &[1, 4096]);
 }
 
-#[test]
-fn gpu() {
+/// The first adapter's device; without one, says that the test is skipped, or fails where it is required.
+fn device() -> Option<gpu::Device> {
     let adapter = pollster::block_on(gpu::adapters()).into_iter().next();
-    let Some(adapter) = adapter else {
+    if adapter.is_none() {
         assert!(
             std::env::var_os("LENET_REQUIRE_GPU").is_none(),
             "LENET_REQUIRE_GPU is set, there is no adapter"
         );
         eprintln!("skipped: there is no adapter");
-        return;
-    };
-    let device = pollster::block_on(gpu::Device::open(&adapter)).expect("a device");
+    }
+    adapter.map(|adapter| pollster::block_on(gpu::Device::open(&adapter)).expect("a device"))
+}
+
+#[test]
+fn gpu() {
+    let Some(device) = device() else { return };
     check(Some(&device), &[35], &[256]);
+}
+
+#[test]
+fn twelve_dispatches_reach_the_queue() {
+    let Some(device) = device() else { return };
+    for name in ["lenet5", "lenet5-tanh"] {
+        let options = Options { batch: 16, train_images: 48, ..Options::default() };
+        let plan = Plan::new(&Network::preset(name).expect("a preset"), &options).expect("a plan");
+        let mut backend = pollster::block_on(Gpu::new(&device, &plan.program)).expect("a backend");
+        let steps = [0, 16, 32].map(|cursor| Step { cursor, count: 16, ..Step::default() });
+        backend.run(Phase::Train, &steps).expect("steps");
+        assert_eq!(backend.dispatched(), 3 * 12, "{name}");
+        let metrics = pollster::block_on(backend.read(plan.metrics)).expect("metrics");
+        assert_eq!(metrics[2], 16, "{name}: the steps ran");
+    }
 }
 
 #[test]
