@@ -24,7 +24,8 @@
 // channel, over the rows of a split; the 16 lanes of a tile meet in workgroup memory. Tile sizes are constants:
 // what is beyond them, the compiler leaves out altogether.
 //
-// No loop stands after a barrier: software adapters run what follows one much slower than what precedes it.
+// After a barrier only sixteen lanes are added up: software adapters run what follows one much slower than what
+// precedes it.
 
 override IN_CHANNELS: u32;
 override IN_HEIGHT: u32;
@@ -775,9 +776,6 @@ fn store_input_grad(block: u32, c: u32, y: u32, x: u32, lane: u32, value: vec2<f
 }
 
 fn store_row(block: u32, c: u32, y: u32, x: u32, lane: u32, s: Strip) {
-    if (IN_CHANNELS % IN_TILE != 0u && c >= IN_CHANNELS) {
-        return;
-    }
     store_input_grad(block, c, y, x, lane, s.s0);
     store_input_grad(block, c, y, x + 1u, lane, s.s1);
     if (IN_COLUMNS > 2u) {
@@ -804,6 +802,14 @@ fn store_row(block: u32, c: u32, y: u32, x: u32, lane: u32, s: Strip) {
         store_input_grad(block, c, y, x + 12u, lane, s.s12);
         store_input_grad(block, c, y, x + 13u, lane, s.s13);
     }
+}
+
+fn store_pair(block: u32, c: u32, y: u32, x: u32, lane: u32, t: Pair) {
+    if (IN_CHANNELS % IN_TILE != 0u && c >= IN_CHANNELS) {
+        return;
+    }
+    store_row(block, c, y, x, lane, t.top);
+    store_row(block, c, y + 1u, x, lane, t.bottom);
 }
 
 fn input_part(invocation: u32, workgroup: u32) {
@@ -836,20 +842,10 @@ fn input_part(invocation: u32, workgroup: u32) {
         }
     }
     let y = 2u * u32(row);
-    store_row(block, c, y, x, lane, t0.top);
-    store_row(block, c, y + 1u, x, lane, t0.bottom);
-    if (IN_TILE > 2u) {
-        store_row(block, c + 2u, y, x, lane, t1.top);
-        store_row(block, c + 2u, y + 1u, x, lane, t1.bottom);
-    }
-    if (IN_TILE > 4u) {
-        store_row(block, c + 4u, y, x, lane, t2.top);
-        store_row(block, c + 4u, y + 1u, x, lane, t2.bottom);
-    }
-    if (IN_TILE > 6u) {
-        store_row(block, c + 6u, y, x, lane, t3.top);
-        store_row(block, c + 6u, y + 1u, x, lane, t3.bottom);
-    }
+    store_pair(block, c, y, x, lane, t0);
+    if (IN_TILE > 2u) { store_pair(block, c + 2u, y, x, lane, t1); }
+    if (IN_TILE > 4u) { store_pair(block, c + 4u, y, x, lane, t2); }
+    if (IN_TILE > 6u) { store_pair(block, c + 6u, y, x, lane, t3); }
 }
 
 // Workgroups of the weights' and of the input's gradient take turns, so that adapters which deal out workgroups in

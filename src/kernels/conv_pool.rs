@@ -120,8 +120,8 @@ impl Geometry {
         let pooled = self.pooled()[1];
         self.tile(self.conv.in_size[1], self.conv.in_channels, others, |columns, channels| {
             // A single strip leaves out what lies beyond the gradient's columns.
-            let windows = if columns >= self.conv.in_size[1] { pooled } else { columns / 2 + 2 };
-            let columns = if columns >= self.conv.in_size[1] { 2 * pooled } else { columns };
+            let single = columns >= self.conv.in_size[1];
+            let (windows, columns) = if single { (pooled, 2 * pooled) } else { (columns / 2 + 2, columns) };
             Work { loads: 2 * windows + 15 * channels / 2, multiply_adds: 20 * columns * channels }
         })
     }
