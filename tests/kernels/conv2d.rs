@@ -1,0 +1,119 @@
+//! The cases of `shaders/conv2d.wgsl`.
+
+use lenet::kernels::conv2d;
+
+use super::harness::*;
+
+/// A convolution without its output's size.
+#[derive(Debug, Clone, Copy)]
+pub struct Conv {
+    pub channels: [usize; 2],
+    pub size: [usize; 2],
+    pub kernel: [usize; 2],
+    pub stride: [usize; 2],
+    pub pad: [usize; 2],
+    pub dilation: [usize; 2],
+    pub groups: usize,
+    pub bias: bool,
+    pub batch: usize,
+}
+
+pub const CONV: Conv = Conv {
+    channels: [2, 3],
+    size: [7, 9],
+    kernel: [3, 3],
+    stride: [1, 1],
+    pad: [0, 0],
+    dilation: [1, 1],
+    groups: 1,
+    bias: true,
+    batch: 3,
+};
+
+pub fn cases() -> Vec<Case> {
+    // Small, since a software adapter needs a second or more to compile each pipeline.
+    let table = [
+        // Widths of filters, and of outputs that no tile divides.
+        CONV,
+        Conv { channels: [1, 6], size: [12, 12], kernel: [5, 5], batch: 17, ..CONV },
+        Conv { channels: [3, 5], kernel: [1, 1], batch: 1, ..CONV },
+        Conv { channels: [4, 4], kernel: [2, 2], batch: 16, ..CONV },
+        Conv { channels: [1, 1], kernel: [7, 7], ..CONV },
+        Conv { channels: [1, 7], size: [5, 9], kernel: [2, 7], ..CONV },
+        Conv { channels: [2, 3], size: [8, 5], kernel: [7, 3], batch: 33, ..CONV },
+        Conv { channels: [1, 9], size: [1, 13], kernel: [1, 6], ..CONV },
+        // The output is one pixel, as of LeNet-5's third convolution.
+        Conv { channels: [4, 10], size: [5, 5], kernel: [5, 5], batch: 20, ..CONV },
+        // Padding, also wider than the filter reaches.
+        Conv { size: [5, 6], pad: [1, 1], ..CONV },
+        Conv { channels: [1, 4], size: [4, 5], kernel: [5, 5], pad: [2, 2], batch: 17, ..CONV },
+        Conv { size: [3, 4], kernel: [2, 2], pad: [3, 2], ..CONV },
+        // Strides, with rows and columns left over.
+        Conv { size: [5, 6], stride: [2, 2], batch: 17, ..CONV },
+        Conv { size: [6, 8], stride: [2, 2], pad: [1, 1], ..CONV },
+        Conv { kernel: [2, 2], stride: [3, 3], ..CONV },
+        Conv { channels: [1, 2], size: [7, 5], kernel: [3, 2], stride: [3, 1], pad: [0, 2], ..CONV },
+        // Dilation.
+        Conv { channels: [1, 2], size: [7, 6], kernel: [2, 3], dilation: [3, 2], pad: [2, 3], ..CONV },
+        Conv { channels: [1, 2], size: [5, 9], dilation: [1, 3], stride: [2, 2], pad: [1, 1], ..CONV },
+        // Groups.
+        Conv { channels: [6, 9], size: [4, 5], groups: 3, pad: [1, 1], batch: 17, ..CONV },
+        Conv { channels: [5, 5], groups: 5, ..CONV },
+        Conv { channels: [12, 14], groups: 2, kernel: [2, 3], dilation: [2, 1], ..CONV },
+        // Without a bias.
+        Conv { channels: [4, 6], size: [4, 5], groups: 2, bias: false, batch: 33, ..CONV },
+        // Fewer partial sums than blocks: two for four blocks, one for two.
+        Conv { channels: [16, 20], size: [6, 7], kernel: [5, 5], batch: 64, ..CONV },
+        Conv { channels: [16, 32], size: [5, 6], kernel: [5, 5], batch: 30, ..CONV },
+    ];
+    table.into_iter().map(case).collect()
+}
+
+impl Conv {
+    pub fn geometry(&self) -> conv2d::Geometry {
+        let side = |d: usize| {
+            let reach = self.dilation[d] * (self.kernel[d] - 1) + 1;
+            (self.size[d] + 2 * self.pad[d] - reach) / self.stride[d] + 1
+        };
+        conv2d::Geometry {
+            in_channels: self.channels[0],
+            in_size: self.size,
+            out_channels: self.channels[1],
+            out_size: [side(0), side(1)],
+            kernel: self.kernel,
+            stride: self.stride,
+            pad: self.pad,
+            dilation: self.dilation,
+            groups: self.groups,
+            bias: self.bias,
+            batch: self.batch,
+        }
+    }
+}
+
+fn case(conv: Conv) -> Case {
+    let g = conv.geometry();
+    let mut case = Case::new(format!("{conv:?}"));
+    let mut random = Random::of(&case.name);
+    let taps = g.kernel[0] * g.kernel[1];
+    let (inputs, outputs) =
+        (g.in_channels * g.in_size[0] * g.in_size[1], g.out_channels * g.out_size[0] * g.out_size[1]);
+    let rows = lanes(g.batch);
+    let input = case.floats("input", &random.floats(inputs * rows));
+    let (weights, biases) = (random.floats(g.weights()), random.floats(g.out_channels));
+    let parameters = case.packed("parameters", &[&weights, &biases]);
+    let output = case.output("output", outputs * rows, sums(g.in_channels / g.groups * taps));
+    let output_grad = case.floats("output_grad", &random.floats(outputs * rows));
+    let input_grad = case.output("input_grad", inputs * rows, sums(g.out_channels / g.groups * taps));
+    let lens = if g.bias { vec![g.weights(), g.out_channels] } else { vec![g.weights()] };
+    let terms = sums(g.out_size[0] * g.out_size[1] * rows);
+    let gradients = case.partials("gradients", &lens, g.splits(), terms);
+    // Without a bias, any range does.
+    let bias = if g.bias { parameters[1] } else { parameters[0] };
+    let buffers = conv2d::Buffers { input, weight: parameters[0], bias, output };
+    let upstream = conv2d::Gradients { output: output_grad, weight: gradients[0], bias: gradients[1] };
+    case.launch(g.forward(buffers));
+    case.launch(g.input_gradient(buffers, upstream, input_grad));
+    case.launch(g.weight_gradient(buffers, upstream));
+    case
+}

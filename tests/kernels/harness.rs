@@ -1,0 +1,397 @@
+//! Runs launches on the GPU and on the CPU over the same poisoned buffers, and says where they differ.
+
+use lenet::backend::{Backend, gpu};
+use lenet::kernels::loss::RECORD;
+use lenet::plan::{Phase, Program};
+use pollster::block_on;
+use rand_pcg::Pcg64Mcg;
+use rand_pcg::rand_core::{Rng, SeedableRng};
+
+pub use lenet::kernels::activation::Activation;
+pub use lenet::kernels::{CHUNK, LANES, Launch, Range, Step, blocks, padded};
+
+// ---------------------------------------------------------------------------------------------------------
+// Tolerances
+
+/// How two buffers are compared, element by element.
+#[derive(Clone, Copy)]
+pub enum Compare {
+    /// Integers, or what must not change.
+    Bits,
+    /// Floats: |gpu − cpu| ≤ absolute + relative · |cpu|.
+    Close { absolute: f32, relative: f32 },
+    /// The metrics ring: the loss of a record as [`METRICS`], the rest exactly.
+    Metrics,
+}
+
+/// Sums of `terms` products of factors within ±1.
+///
+/// The two sides add in another order, and one of them fuses multiply and add. After k terms a sum of random
+/// signs is about √k / 3, and each addition rounds by up to 2⁻²⁵ of that; so the roundings of all terms come
+/// to 2⁻²⁵ · terms / 4 (root mean square), and the worst of a few thousand sums lies at five times that. The
+/// bound is 13 times as wide again at most, and still 10⁴ times smaller than one term left out.
+pub fn sums(terms: usize) -> Compare {
+    Compare::Close { absolute: (terms + 8) as f32 * f32::EPSILON, relative: 1e-6 }
+}
+
+/// Such sums, put through an activation where there is one.
+pub fn activated(activation: Option<Activation>, terms: usize) -> Compare {
+    let Compare::Close { absolute, relative } = sums(terms) else { return sums(terms) };
+    match activation {
+        None | Some(Activation::Relu) => Compare::Close { absolute, relative },
+        Some(_) => Compare::Close { absolute: 2.0 * absolute + 2e-5, relative: 4e-5 },
+    }
+}
+
+/// WGSL lets `tanh` err by 1e-5, `log` by 2⁻²¹ and `exp` by (3 + 2|x|) units in the last place.
+pub const TRANSCENDENTAL: Compare = Compare::Close { absolute: 2e-5, relative: 4e-5 };
+
+/// Only multiplications, additions and a division, which WGSL lets err by 2.5 units in the last place; the
+/// values are below 10.
+pub const ARITHMETIC: Compare = Compare::Close { absolute: 2e-6, relative: 1e-6 };
+
+/// Three updates of values below 2, with steps up to 0.1 · g/√v: the roundings of three steps, and those of g
+/// where its terms cancel.
+pub const UPDATES: Compare = Compare::Close { absolute: 4e-6, relative: 1e-5 };
+
+/// Sums of up to 64 losses, each within [`TRANSCENDENTAL`].
+pub const METRICS: (f32, f32) = (1e-3, 4e-5);
+
+/// Parameters of LeNet-5 after five steps of momentum: gradients differ by some 1e-6 of their size (see
+/// [`sums`]), updates are at most 0.05 times as large, and the network passes small differences on.
+pub const TRAINED: (f32, f32) = (2e-6, 1e-5);
+
+// ---------------------------------------------------------------------------------------------------------
+// Cases
+
+/// What outputs and padding hold before the run: a quiet NaN that no operation makes.
+pub const POISON: u32 = 0x7fc0_dead;
+/// The same for integers.
+pub const POISON_U32: u32 = 0xdead_beef;
+
+/// A few launches over poisoned buffers, and what is known about every buffer after them.
+pub struct Case {
+    pub name: String,
+    pub program: Program,
+    pub steps: Vec<Step>,
+    pub buffers: Vec<Known>,
+    /// Words that both sides must hold in the end.
+    pub expected: Vec<(Range, usize, u32)>,
+}
+
+/// A buffer before the run, and which of its elements the run writes.
+pub struct Known {
+    pub before: Vec<u32>,
+    pub written: Vec<std::ops::Range<usize>>,
+    pub compare: Compare,
+    /// Whether NaN is a result; it must then stand at the same places.
+    pub nan: bool,
+}
+
+impl Case {
+    pub fn new(name: String) -> Case {
+        Case {
+            name,
+            program: Program::default(),
+            steps: vec![Step::default()],
+            buffers: Vec::new(),
+            expected: Vec::new(),
+        }
+    }
+
+    pub fn add(
+        &mut self,
+        name: &str,
+        values: &[u32],
+        poison: u32,
+        written: &[std::ops::Range<usize>],
+        compare: Compare,
+    ) -> Range {
+        let range = self.program.add(name, values.len());
+        let mut before = vec![poison; self.program.buffers[range.buffer.0].len];
+        before[..values.len()].copy_from_slice(values);
+        self.buffers.push(Known { before, written: written.to_vec(), compare, nan: false });
+        range
+    }
+
+    /// Floats that are only read.
+    pub fn floats(&mut self, name: &str, values: &[f32]) -> Range {
+        self.add(name, bytemuck::cast_slice(values), POISON, &[], Compare::Bits)
+    }
+
+    /// Integers that are only read.
+    pub fn integers(&mut self, name: &str, values: &[u32]) -> Range {
+        self.add(name, values, POISON_U32, &[], Compare::Bits)
+    }
+
+    /// Floats of which every one is written.
+    pub fn output(&mut self, name: &str, len: usize, compare: Compare) -> Range {
+        self.add(name, &vec![POISON; len], POISON, &[0..len], compare)
+    }
+
+    /// Floats that are read and written.
+    pub fn updated(
+        &mut self,
+        name: &str,
+        values: &[f32],
+        written: &[std::ops::Range<usize>],
+        compare: Compare,
+    ) -> Range {
+        self.add(name, bytemuck::cast_slice(values), POISON, written, compare)
+    }
+
+    /// Tensors that are only read, in one buffer and away from its start.
+    pub fn packed(&mut self, name: &str, tensors: &[&[f32]]) -> Vec<Range> {
+        let mut all = vec![f32::from_bits(POISON); CHUNK];
+        let starts: Vec<usize> = tensors
+            .iter()
+            .map(|tensor| {
+                let start = all.len();
+                all.extend_from_slice(tensor);
+                all.resize(padded(all.len()), f32::from_bits(POISON));
+                start
+            })
+            .collect();
+        let whole = self.floats(name, &all);
+        starts.iter().zip(tensors).map(|(&start, tensor)| sub(whole, start, padded(tensor.len()))).collect()
+    }
+
+    /// Partial sums of tensors, in one buffer and away from its start.
+    pub fn partials(&mut self, name: &str, lens: &[usize], splits: usize, compare: Compare) -> Vec<Range> {
+        let mut written = Vec::new();
+        let mut starts = Vec::new();
+        let mut end = CHUNK;
+        for &len in lens {
+            starts.push(end);
+            written
+                .extend((0..splits).map(|split| end + split * padded(len)..end + split * padded(len) + len));
+            end += splits * padded(len);
+        }
+        // One chunk more, which nothing may write.
+        let whole = self.add(name, &vec![POISON; end + CHUNK], POISON, &written, compare);
+        let mut ranges: Vec<Range> =
+            starts.iter().zip(lens).map(|(&start, len)| sub(whole, start, splits * padded(*len))).collect();
+        ranges.push(sub(whole, end, CHUNK));
+        ranges
+    }
+
+    pub fn launch(&mut self, launch: lenet::Result<Launch>) {
+        let launch = launch.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        self.program.train.push(launch);
+    }
+
+    /// Runs the case on both sides; says everything that differs.
+    pub fn failures(&self, device: &gpu::Device) -> Vec<String> {
+        let after = |mut backend: Backend| -> lenet::Result<Vec<Vec<u32>>> {
+            let whole = |i: usize| {
+                let buffer = lenet::plan::BufferId(i);
+                Range { buffer, start: 0, len: self.program.buffers[i].len }
+            };
+            for (i, known) in self.buffers.iter().enumerate() {
+                backend.write(whole(i), &known.before)?;
+            }
+            backend.run(Phase::Train, &self.steps)?;
+            let reads: Vec<_> = (0..self.buffers.len()).map(|i| backend.read(whole(i))).collect();
+            reads.into_iter().map(block_on).collect()
+        };
+        let cpu = after(Backend::cpu(&self.program)).expect("the CPU backend does not fail");
+        let gpu = match block_on(Backend::gpu(device, &self.program)).and_then(after) {
+            Ok(gpu) => gpu,
+            Err(error) => return vec![format!("{}: {error}", self.name)],
+        };
+        let mut failures = Vec::new();
+        for (i, known) in self.buffers.iter().enumerate() {
+            let buffer = &self.program.buffers[i].name;
+            for problem in known.problems(&gpu[i], &cpu[i]) {
+                failures.push(format!("{}: {buffer}: {problem}", self.name));
+            }
+        }
+        for &(range, at, want) in &self.expected {
+            for (side, found) in [("gpu", &gpu), ("cpu", &cpu)] {
+                let found = found[range.buffer.0][range.start + at];
+                if found != want {
+                    let buffer = &self.program.buffers[range.buffer.0].name;
+                    failures.push(format!(
+                        "{}: {buffer}[{at}] is {found:#x} on the {side}, expected {want:#x}",
+                        self.name
+                    ));
+                }
+            }
+        }
+        failures
+    }
+}
+
+impl Known {
+    pub fn problems(&self, gpu: &[u32], cpu: &[u32]) -> Vec<String> {
+        let mut written = vec![false; self.before.len()];
+        for range in &self.written {
+            written[range.clone()].fill(true);
+        }
+        let mut problems = Vec::new();
+        for (side, found) in [("gpu", gpu), ("cpu", cpu)] {
+            let places: Vec<usize> = (0..written.len())
+                .filter(|&i| {
+                    if written[i] {
+                        found[i] == POISON || found[i] == POISON_U32
+                    } else {
+                        found[i] != self.before[i]
+                    }
+                })
+                .collect();
+            if let Some(&i) = places.first() {
+                let what = if written[i] { "was not written" } else { "was written" };
+                let value = f32::from_bits(found[i]);
+                let many = places.len();
+                problems.push(format!(
+                    "[{i}] {what} on the {side} ({:#x}, as a float {value}); {many} such elements",
+                    found[i]
+                ));
+            }
+        }
+        let close = |absolute, relative| {
+            differences(gpu, cpu, absolute, relative, self.nan, |i| written[i] && self.is_float(i))
+        };
+        match self.compare {
+            Compare::Bits => {}
+            Compare::Close { absolute, relative } => problems.extend(close(absolute, relative)),
+            Compare::Metrics => problems.extend(close(METRICS.0, METRICS.1)),
+        }
+        let exact = |i: &usize| written[*i] && !self.is_float(*i) && gpu[*i] != cpu[*i];
+        if let Some(i) = (0..written.len()).find(exact) {
+            problems.push(format!("[{i}] is {} on the gpu, {} on the cpu", gpu[i], cpu[i]));
+        }
+        problems
+    }
+
+    pub fn is_float(&self, i: usize) -> bool {
+        match self.compare {
+            Compare::Bits => false,
+            Compare::Close { .. } => true,
+            Compare::Metrics => i.is_multiple_of(RECORD),
+        }
+    }
+}
+
+/// Says where two sides differ most, measured by the tolerance, if they differ by more than it.
+pub fn differences(
+    gpu: &[u32],
+    cpu: &[u32],
+    absolute: f32,
+    relative: f32,
+    nan: bool,
+    counts: impl Fn(usize) -> bool,
+) -> Option<String> {
+    let mut worst = (1.0, 0);
+    let mut many = 0;
+    for i in (0..cpu.len()).filter(|&i| counts(i)) {
+        let (a, b) = (f32::from_bits(gpu[i]), f32::from_bits(cpu[i]));
+        let excess = if a.is_nan() || b.is_nan() {
+            if nan && a.is_nan() && b.is_nan() { 0.0 } else { f32::INFINITY }
+        } else if a == b {
+            0.0
+        } else {
+            (a - b).abs() / (absolute + relative * b.abs())
+        };
+        // An excess that is itself NaN, as of two infinities, counts.
+        if !(excess <= 1.0) {
+            many += 1;
+            if !(excess <= worst.0) {
+                worst = (excess, i);
+            }
+        }
+    }
+    let (excess, i) = worst;
+    (many > 0).then(|| {
+        let (a, b) = (f32::from_bits(gpu[i]), f32::from_bits(cpu[i]));
+        format!(
+            "[{i}] is {a:e} on the gpu, {b:e} on the cpu, {excess:.1} times the tolerance of {absolute:e} + \
+             {relative:e}·|cpu|; {many} of {} elements differ by more than it",
+            cpu.len()
+        )
+    })
+}
+
+pub fn sub(whole: Range, start: usize, len: usize) -> Range {
+    Range { buffer: whole.buffer, start: whole.start + start, len }
+}
+
+/// Numbers of which a name is the seed.
+pub struct Random(Pcg64Mcg);
+
+impl Random {
+    pub fn of(name: &str) -> Random {
+        // FNV-1a.
+        let seed = name
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        Random(Pcg64Mcg::seed_from_u64(seed))
+    }
+
+    /// Uniform within ±1.
+    pub fn float(&mut self) -> f32 {
+        (self.0.next_u32() >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+    }
+
+    pub fn floats(&mut self, len: usize) -> Vec<f32> {
+        (0..len).map(|_| self.float()).collect()
+    }
+
+    pub fn below(&mut self, n: usize) -> u32 {
+        ((u64::from(self.0.next_u32()) * n as u64) >> 32) as u32
+    }
+
+    pub fn words(&mut self, len: usize) -> Vec<u32> {
+        (0..len).map(|_| self.0.next_u32()).collect()
+    }
+
+    pub fn order(&mut self, n: usize) -> Vec<u32> {
+        let mut order: Vec<u32> = (0..n as u32).collect();
+        for i in (1..n).rev() {
+            order.swap(i, self.below(i + 1) as usize);
+        }
+        order
+    }
+}
+
+/// Lanes of the blocks that hold `batch` images.
+pub fn lanes(batch: usize) -> usize {
+    blocks(batch) * LANES
+}
+
+// ---------------------------------------------------------------------------------------------------------
+// The comparison itself
+
+#[test]
+fn the_comparison_finds_mistakes() {
+    let known = |compare, nan| Known { before: vec![POISON; 4], written: vec![0..3], compare, nan };
+    let close = known(Compare::Close { absolute: 0.01, relative: 0.01 }, false);
+    let words = |values: [f32; 3]| {
+        let [a, b, c] = values.map(f32::to_bits);
+        [a, b, c, POISON]
+    };
+    let right = words([1.0, -2.0, 100.0]);
+    let count = |known: &Known, gpu: &[u32], cpu: &[u32]| known.problems(gpu, cpu).len();
+    assert_eq!(count(&close, &right, &right), 0);
+    assert_eq!(count(&close, &words([1.01, -2.01, 100.9]), &right), 0);
+    assert_eq!(count(&close, &words([1.03, -2.0, 100.0]), &right), 1);
+    assert_eq!(count(&close, &words([1.0, 2.0, 100.0]), &right), 1);
+    assert_eq!(count(&close, &words([1.0, f32::NAN, 100.0]), &right), 1);
+    assert_eq!(count(&close, &words([1.0, f32::INFINITY, 100.0]), &right), 1);
+    assert_eq!(count(&close, &right, &words([1.0, f32::INFINITY, 100.0])), 1);
+    let nan = words([1.0, f32::NAN, 100.0]);
+    assert_eq!(count(&close, &nan, &nan), 1);
+    let may = known(Compare::Close { absolute: 0.01, relative: 0.01 }, true);
+    assert_eq!(count(&may, &nan, &nan), 0);
+    assert_eq!(count(&may, &nan, &right), 1);
+    // Not written on both sides, and written beyond the end on one.
+    let missing = [right[0], POISON, right[2], POISON];
+    assert_eq!(count(&may, &missing, &missing), 2);
+    assert_eq!(count(&close, &[right[0], right[1], right[2], 0], &right), 1);
+    let exact = known(Compare::Bits, false);
+    assert_eq!(count(&exact, &[1, 2, 3, POISON], &[1, 2, 3, POISON]), 0);
+    assert_eq!(count(&exact, &[1, 2, 4, POISON], &[1, 2, 3, POISON]), 1);
+    let metrics = known(Compare::Metrics, false);
+    assert_eq!(count(&metrics, &[right[0] + 1, 2, 3, POISON], &[right[0], 2, 3, POISON]), 0);
+    assert_eq!(count(&metrics, &[right[0], 3, 3, POISON], &[right[0], 2, 3, POISON]), 1);
+}

@@ -1,0 +1,132 @@
+//! What a device refuses, and how it fails.
+
+use lenet::backend::{Backend, Gpu, gpu};
+use lenet::error::Error;
+use lenet::kernels::batch;
+use lenet::kernels::optimizer::Rule;
+use lenet::network::Network;
+use lenet::plan::{LARGEST_BATCH, Memory, Options, Phase, Plan, Program};
+use pollster::block_on;
+
+use super::device;
+use super::harness::*;
+use super::whole::plan;
+
+#[test]
+fn a_buffer_over_the_limits_is_an_error() {
+    let Some(device) = device() else { return };
+    let mut program = Program::default();
+    let most = wgpu::Limits::default().max_storage_buffer_binding_size;
+    program.add("the largest", CHUNK);
+    program.add("too large", most as usize / 4 + CHUNK);
+    match block_on(Backend::gpu(&device, &program)) {
+        Err(Error::Limit { what, needed, allowed }) => {
+            assert!(what.contains("too large"), "{what}");
+            assert!(needed > allowed && allowed == most, "{needed} of {allowed}");
+        }
+        Err(other) => panic!("expected Error::Limit, got {other:?}"),
+        Ok(_) => panic!("a buffer of more than {most} bytes was made"),
+    }
+}
+
+#[test]
+fn a_grid_over_the_limits_is_an_error() {
+    let mut program = Program::default();
+    let [images, order, output] = ["images", "order", "output"].map(|name| program.add(name, CHUNK));
+    let (height, width) = (1024, 1024);
+    let geometry =
+        batch::Geometry { channels: 1, height, width, pad: 0, mean: 0.0, deviation: 1.0, batch: 1 };
+    match geometry.gather(batch::Buffers { images, order, output }) {
+        Err(Error::Limit { needed, allowed, .. }) => assert!(needed > allowed && allowed == 65_535),
+        other => panic!("expected Error::Limit, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_largest_batch_is_the_largest() {
+    let network = Network::preset("lenet5").expect("a preset");
+    let options = Options { train_images: 97, ..Options::default() };
+    let plan = |batch, memory| Plan::within(&network, &Options { batch, ..options.clone() }, memory);
+    let largest = |memory| Plan::largest_batch(&network, &options, memory).expect("a network that fits");
+    let needs = |batch| plan(batch, Memory::UNBOUNDED).expect("a plan").program.bytes();
+    for memory in [
+        Memory { total: needs(100), ..Memory::UNBOUNDED },
+        Memory { buffer: 1 << 22, ..Memory::UNBOUNDED },
+        Memory { buffer: 1 << 27, total: 1 << 28 },
+    ] {
+        let most = largest(memory).expect("a batch");
+        assert!((1..LARGEST_BATCH).contains(&most), "{memory:?}: {most}");
+        let program = plan(most, memory).expect("a plan that fits").program;
+        assert!(program.fits(memory).is_ok() && program.bytes() <= memory.total);
+        match plan(most + 1, memory) {
+            Err(Error::Limit { what, needed, allowed }) => {
+                assert!(what.contains(&format!("the largest that does is {most}")), "{what}");
+                assert!(needed > allowed, "{needed} of {allowed}");
+            }
+            other => panic!("expected Error::Limit, got {other:?}"),
+        }
+    }
+    assert_eq!(largest(Memory::UNBOUNDED), Some(LARGEST_BATCH));
+    assert_eq!(largest(Memory { total: 1000, ..Memory::UNBOUNDED }), None);
+    match plan(1, Memory { total: 1000, ..Memory::UNBOUNDED }) {
+        Err(Error::Limit { what, .. }) => assert!(what.contains("not even one image"), "{what}"),
+        other => panic!("expected Error::Limit, got {other:?}"),
+    }
+}
+
+#[test]
+fn launches_are_timed_by_the_device() {
+    let opened = device();
+    if opened.is_none() {
+        return;
+    }
+    let adapters = block_on(gpu::adapters());
+    let timed = |adapter| block_on(gpu::Device::open_with(adapter, wgpu::Features::TIMESTAMP_QUERY)).ok();
+    let Some(device) = adapters.iter().find_map(timed) else { return };
+    let plan = plan(Rule::Sgd);
+    let mut gpu = block_on(Gpu::new(&device, &plan.program)).expect("a backend");
+    let steps = [Step { count: 20, ..Step::default() }; 3];
+    match block_on(gpu.time(Phase::Train, &steps)) {
+        Ok(nanoseconds) => {
+            assert!(device.has_timestamps());
+            assert_eq!(nanoseconds.len(), 3 * plan.program.train.len());
+            assert_eq!(gpu.dispatched(), nanoseconds.len() as u64);
+            // Whole numbers of ticks; some launch takes longer than one.
+            assert!(nanoseconds.iter().all(|&ns| ns >= 0.0) && nanoseconds.iter().sum::<f64>() > 0.0);
+        }
+        Err(Error::Device(message)) => assert!(!device.has_timestamps(), "{message}"),
+        Err(other) => panic!("{other:?}"),
+    }
+    gpu.repeat(Phase::Train, 0, 5, steps[0]).expect("a launch that exists");
+    assert!(matches!(gpu.repeat(Phase::Train, 99, 1, steps[0]), Err(Error::Settings(_))));
+    let mut plain = block_on(Gpu::new(&opened.expect("a device"), &plan.program)).expect("a backend");
+    assert!(matches!(block_on(plain.time(Phase::Train, &steps)), Err(Error::Device(_))));
+}
+
+#[test]
+fn a_lost_device_is_an_error() {
+    let Some(device) = device() else { return };
+    let case = super::batch::cases().swap_remove(0);
+    let mut backend = block_on(Backend::gpu(&device, &case.program)).expect("a backend");
+    let range = Range { len: CHUNK, ..case.program.train[0].bindings[0].1 };
+    backend.run(Phase::Train, &case.steps).expect("a step");
+    block_on(backend.read(range)).expect("a read");
+    device.device().destroy();
+    // GPUs report late: what is only queued may be accepted until the device has been polled, but a read must
+    // fail at once.
+    let _ = backend.write(range, &[0; CHUNK]);
+    let _ = backend.run(Phase::Train, &case.steps);
+    match block_on(backend.read(range)) {
+        Err(Error::DeviceLost(_) | Error::Device(_)) => {}
+        other => panic!("the first read gave {other:?}"),
+    }
+    let _ = device.device().poll(wgpu::PollType::Poll);
+    for result in [backend.run(Phase::Train, &case.steps), block_on(backend.read(range)).map(drop)] {
+        assert!(matches!(result, Err(Error::DeviceLost(_))), "expected Error::DeviceLost, got {result:?}");
+    }
+    match block_on(Backend::gpu(&device, &case.program)) {
+        Err(Error::DeviceLost(_)) => {}
+        Err(other) => panic!("a new backend gave {other:?}"),
+        Ok(_) => panic!("a new backend was made on a lost device"),
+    }
+}

@@ -1,0 +1,183 @@
+//! Proves that every entry point of every shader computes what its CPU twin computes, and writes nothing else.
+
+// A list of one range is a list of ranges here; and a comparison with NaN must count as a failure.
+#![allow(clippy::single_range_in_vec_init, clippy::neg_cmp_op_on_partial_ord)]
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
+use std::{env, fs};
+
+use lenet::backend::gpu;
+use lenet::kernels::SHADERS;
+use pollster::block_on;
+
+mod activation;
+mod batch;
+mod conv2d;
+mod conv_pool;
+mod harness;
+mod limits;
+mod linear;
+mod loss;
+mod optimizer;
+mod peak;
+mod pool2d;
+mod whole;
+
+use harness::*;
+
+/// Makes the cases of one shader.
+type Cases = fn() -> Vec<Case>;
+
+/// Every shader's cases.
+const TABLE: [(&str, Cases); 9] = [
+    ("activation", activation::cases),
+    ("batch", batch::cases),
+    ("conv2d", conv2d::cases),
+    ("conv_pool", conv_pool::cases),
+    ("linear", linear::cases),
+    ("loss", loss::cases),
+    ("optimizer", optimizer::cases),
+    ("peak", peak::cases),
+    ("pool2d", pool2d::cases),
+];
+
+/// A device for one test, of the first adapter that opens: drivers may compile on the queue's thread, so that
+/// tests which share a device wait for each other. Without an adapter, says that the test is skipped, or fails
+/// where `LENET_REQUIRE_GPU=1` asks for one.
+fn device() -> Option<gpu::Device> {
+    let device = open();
+    if device.is_none() {
+        let required = env::var("LENET_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        assert!(!required, "LENET_REQUIRE_GPU=1, but no adapter could be opened");
+        let name = std::thread::current().name().unwrap_or("a test").to_string();
+        eprintln!("{name}: skipped, there is no GPU adapter");
+    }
+    device
+}
+
+fn open() -> Option<gpu::Device> {
+    static ADAPTERS: OnceLock<Vec<wgpu::Adapter>> = OnceLock::new();
+    ADAPTERS.get_or_init(|| block_on(gpu::adapters())).iter().find_map(|adapter| {
+        block_on(gpu::Device::open(adapter)).inspect_err(|error| eprintln!("{error}")).ok()
+    })
+}
+
+fn check(shader: &str) {
+    let (_, cases) = TABLE.iter().find(|(name, _)| *name == shader).expect("a shader of the table");
+    let Some(device) = device() else { return };
+    let failures: Vec<String> = cases().iter().flat_map(|case| case.failures(&device)).collect();
+    assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+}
+
+#[test]
+fn activation() {
+    check("activation");
+}
+
+#[test]
+fn batch() {
+    check("batch");
+}
+
+#[test]
+fn conv2d() {
+    check("conv2d");
+}
+
+#[test]
+fn conv_pool() {
+    check("conv_pool");
+}
+
+#[test]
+fn linear() {
+    check("linear");
+}
+
+#[test]
+fn loss() {
+    check("loss");
+}
+
+#[test]
+fn optimizer() {
+    check("optimizer");
+}
+
+#[test]
+fn peak() {
+    check("peak");
+}
+
+#[test]
+fn pool2d() {
+    check("pool2d");
+}
+
+#[test]
+fn every_entry_point_has_a_case() {
+    let mut tested = BTreeSet::new();
+    for (shader, cases) in TABLE {
+        for case in cases() {
+            for launch in &case.program.train {
+                assert_eq!(launch.shader.name, shader, "{} is in another shader's table", case.name);
+                tested.insert((launch.shader.name, launch.entry.name));
+            }
+        }
+    }
+    let all: BTreeSet<_> = SHADERS
+        .iter()
+        .flat_map(|shader| shader.entries.iter().map(move |entry| (shader.name, entry.name)))
+        .collect();
+    let missing: Vec<_> = all.difference(&tested).collect();
+    assert!(missing.is_empty(), "no case in tests/kernels/ for {missing:?}");
+}
+
+/// The value of a constant in every launch that has it.
+fn constants<const N: usize>(cases: &[Case], names: [&str; N]) -> BTreeSet<[usize; N]> {
+    let of = |launch: &Launch, name: &str| {
+        launch.constants.iter().find(|(other, _)| *other == name).map(|(_, value)| *value as usize)
+    };
+    let mut found = BTreeSet::new();
+    for launch in cases.iter().flat_map(|case| &case.program.train) {
+        let values: Vec<usize> = names.iter().filter_map(|name| of(launch, name)).collect();
+        found.extend(<[usize; N]>::try_from(values));
+    }
+    found
+}
+
+#[test]
+fn weight_gradients_have_cases_of_every_kind() {
+    for (shader, cases) in [("conv2d", conv2d::cases()), ("linear", linear::cases())] {
+        let found = constants(&cases, ["SPLITS", "BLOCKS"]);
+        let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&[splits, blocks]| kind(splits, blocks));
+        assert!(any(|splits, blocks| splits == 1 && blocks == 1), "{shader}: {found:?}");
+        assert!(any(|splits, blocks| splits == 1 && blocks > 1), "{shader}: {found:?}");
+        assert!(any(|splits, blocks| splits > 1 && splits == blocks), "{shader}: {found:?}");
+        assert!(any(|splits, blocks| splits > 1 && splits < blocks), "{shader}: {found:?}");
+    }
+    let cases = conv_pool::cases();
+    let found = constants(&cases, ["ROW_SPLITS", "OUT_HEIGHT"]);
+    assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 == splits), "{found:?}");
+    assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 % splits != 0), "{found:?}");
+    let ends = [("COLUMNS", 2, 10), ("CHANNELS", 2, 6), ("IN_COLUMNS", 2, 14), ("IN_TILE", 2, 8)];
+    for (name, least, most) in ends.into_iter().chain([("PAIRS", 1, 3), ("TAP_ROWS", 1, 2)]) {
+        let found = constants(&cases, [name]);
+        assert!(found.contains(&[least]) && found.contains(&[most]), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn every_shader_file_is_registered() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let files: BTreeSet<String> = fs::read_dir(&folder)
+        .expect("the folder of shaders")
+        .map(|entry| format!("shaders/{}", entry.expect("an entry").file_name().to_string_lossy()))
+        .collect();
+    let registered: BTreeSet<String> = SHADERS.iter().map(|shader| shader.file.to_string()).collect();
+    assert_eq!(files, registered, "the files in shaders/, and what build.rs registered");
+    for shader in SHADERS {
+        assert!(!shader.entries.is_empty(), "{} has no entry point", shader.file);
+    }
+}
