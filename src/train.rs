@@ -283,13 +283,13 @@ impl Session {
     /// # Errors
     /// [`Error::Network`] when the data is not what the network takes, [`Error::Settings`] when it is too much.
     pub fn set_training(&mut self, data: &Dataset) -> Result<()> {
-        self.plan.network.check_data([data.channels, data.height, data.width], data.classes)?;
+        self.plan.network.check_data([data.channels, data.height, data.width], data.classes, [1, 1])?;
         self.upload(self.plan.train_data, data)
     }
 
     /// Puts the evaluation data in place; at most as many images as the plan was made for.
     pub fn set_evaluation(&mut self, data: &Dataset) -> Result<()> {
-        self.plan.network.check_data([data.channels, data.height, data.width], data.classes)?;
+        self.plan.network.check_data([data.channels, data.height, data.width], data.classes, [1, 1])?;
         self.upload(self.plan.eval_data, data)
     }
 
@@ -347,7 +347,7 @@ impl Session {
                 pictures.len()
             )));
         }
-        let (batch, classes) = (self.plan.options.batch, self.plan.classes());
+        let (batch, classes) = (self.plan.options.batch, self.plan.outputs());
         let mut probabilities = Vec::with_capacity(pictures.len() / pixels * classes);
         for pictures in pictures.chunks(batch * pixels) {
             let count = pictures.len() / pixels;
@@ -477,7 +477,7 @@ impl Trainer {
         }
         let network = session.plan.network.clone();
         for data in [train, evaluation] {
-            network.check_data([data.channels, data.height, data.width], data.classes)?;
+            network.check_data([data.channels, data.height, data.width], data.classes, [1, 1])?;
         }
         session.upload(session.plan.train_data, train)?;
         session.set_evaluation(evaluation)?;

@@ -10,7 +10,7 @@ use lenet::backend::{Backend, gpu};
 use lenet::kernels::activation::Activation;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::kernels::{CHUNK, LANES, Range, Step, blocks, conv2d, linear, loss, padded, pool2d};
-use lenet::network::{Conv2d, Input, Layer, Linear, Pool2d, Size};
+use lenet::network::{Conv2d, Initialisation, Input, Layer, Linear, Loss, Padding, Pool2d, Size};
 use lenet::plan::{Options, Phase, Plan};
 use pollster::block_on;
 use serde_json::Value;
@@ -110,6 +110,8 @@ impl Case<'_> {
         let (from, to) = (&self.get("input").shape, &self.get("output").shape);
         let network = Network {
             name: self.name.into(),
+            loss: Loss::CrossEntropy,
+            init: Initialisation::Pytorch,
             input: Input {
                 channels: from[1],
                 height: from[2],
@@ -187,9 +189,10 @@ fn conv2d_matches_pytorch() {
             channels: g.out_channels,
             kernel: Size(g.kernel),
             stride: Size(g.stride),
-            padding: Size(g.pad),
+            padding: Padding::Explicit(Size(g.pad)),
             dilation: Size(g.dilation),
             groups: g.groups,
+            connections: None,
             bias: g.bias,
         }));
         let (into, out) = (input.values.len() / g.batch, output.values.len() / g.batch);

@@ -685,7 +685,7 @@ fn network_reference(
                     out: c.channels,
                     kernel: c.kernel.0,
                     stride: c.stride.0,
-                    pad: c.padding.0,
+                    pad: c.pad(),
                     dilation: c.dilation.0,
                     groups: c.groups,
                 };

@@ -59,11 +59,12 @@ pub fn run(args: &Args) -> Outcome {
         }));
     }
     let mut text = format!(
-        "{}, batch {}, {}; buffers of {} in all, for {} and {} images\n",
+        "{}, batch {}, {}; buffers of {} in all ({} if none shared its memory), for {} and {} images\n",
         network.name,
         options.batch,
         args.optimizer.name(),
         unit(plan.program.bytes(), "B"),
+        unit(plan.unshared, "B"),
         thousands(IMAGES.0),
         thousands(IMAGES.1),
     );
@@ -103,8 +104,14 @@ fn launch_json(launch: &Launch) -> Value {
     })
 }
 
+/// Parameters that are learned.
 fn weights(layer: &Placed) -> usize {
-    layer.parameters.iter().map(|parameter| parameter.len()).sum()
+    layer.parameters.iter().map(|parameter| parameter.count()).sum()
+}
+
+/// Every layer in the order in which they run, with how deep it lies.
+fn all(placed: &[Placed]) -> impl Iterator<Item = (usize, &Placed)> {
+    placed.iter().flat_map(Placed::all)
 }
 
 fn layers(network: &Network) -> Outcome<String> {
@@ -119,9 +126,9 @@ fn layers(network: &Network) -> Outcome<String> {
         kind += &format!(", less {mean}, by {deviation}");
     }
     rows.push(vec!["input".into(), kind, network.input_shape().to_string(), "0".into(), "0".into()]);
-    rows.extend(placed.iter().map(|layer| {
+    rows.extend(all(&placed).map(|(depth, layer)| {
         vec![
-            layer.name.clone(),
+            format!("{}{}", "  ".repeat(depth), layer.name),
             layer.layer.describe(),
             layer.output.to_string(),
             thousands(weights(layer)),
@@ -145,15 +152,15 @@ fn layers(network: &Network) -> Outcome<String> {
 }
 
 fn totals(placed: &[Placed]) -> (usize, u64) {
-    (placed.iter().map(weights).sum(), placed.iter().map(|layer| layer.multiply_adds).sum())
+    let layers = || all(placed).map(|(_, layer)| layer);
+    (layers().map(weights).sum(), layers().map(|layer| layer.multiply_adds).sum())
 }
 
 fn layers_json(network: &Network) -> Outcome<Value> {
     let placed = network.place()?;
     let (parameters, macs) = totals(&placed);
-    let layers: Vec<_> = placed
-        .iter()
-        .map(|layer| {
+    let layers: Vec<_> = all(&placed)
+        .map(|(depth, layer)| {
             let shapes: serde_json::Map<_, _> = layer
                 .parameters
                 .iter()
@@ -161,6 +168,7 @@ fn layers_json(network: &Network) -> Outcome<Value> {
                 .collect();
             json!({
                 "name": layer.name,
+                "depth": depth,
                 "kind": layer.layer.describe(),
                 "input": [layer.input.channels, layer.input.height, layer.input.width],
                 "output": [layer.output.channels, layer.output.height, layer.output.width],

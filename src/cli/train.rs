@@ -483,7 +483,7 @@ impl Job {
 
     fn start(&mut self, trainer: &Trainer) -> Outcome {
         let (step, total) = (trainer.position().step, trainer.total_steps());
-        let parameters: usize = self.network.parameters()?.iter().map(|parameter| parameter.len()).sum();
+        let parameters: usize = self.network.parameters()?.iter().map(|parameter| parameter.count()).sum();
         self.report.event(|| {
             json!({
                 "event": "start",

@@ -60,9 +60,9 @@ pub fn step(rig: &mut Rig) -> Outcome<Step1> {
     let step = Step { count: batch as u32, correction1, correction2, ..Step::default() };
     rig.session.backend().run(Phase::Train, &[step])?;
     let plan = rig.session.plan();
-    let (metrics, logits, gradients, classes) = (plan.metrics, plan.logits, plan.gradients, plan.classes());
+    let (metrics, logits, gradients, outputs) = (plan.metrics, plan.logits, plan.gradients, plan.outputs());
     let metrics = block_on(rig.session.read(Range { len: RECORD, ..metrics }))?;
-    let logits = to_rows(&block_on(rig.session.read(logits))?, classes, batch);
+    let logits = to_rows(&block_on(rig.session.read(logits))?, outputs, batch);
     let flat = block_on(rig.session.read(gradients))?;
     let named = rig.session.plan().split_gradients(&flat);
     let gradients = named.map(|(parameter, values)| (parameter.name.clone(), values.to_vec())).collect();

@@ -41,16 +41,43 @@ fn doublings(most: usize) -> Vec<usize> {
     std::iter::successors(Some(1usize), |n| n.checked_mul(2)).take_while(|&n| n <= most).collect()
 }
 
+/// Hands out every layer, those inside others too, in the order in which they run.
+fn each<'a>(layers: &'a mut [Layer], all: &mut Vec<&'a mut Layer>) {
+    for layer in layers {
+        match layer {
+            Layer::Residual(residual) => {
+                each(&mut residual.body, all);
+                each(&mut residual.shortcut, all);
+            }
+            Layer::Branches(branches) => branches.iter_mut().for_each(|branch| each(branch, all)),
+            _ => all.push(layer),
+        }
+    }
+}
+
 /// The network with its channels and hidden features times `factor`; what comes in and the classes stay.
 pub fn widened(network: &Network, factor: usize) -> Network {
     let mut wide = network.clone();
-    let learns = |layer: &Layer| matches!(layer, Layer::Conv2d(_) | Layer::Linear(_));
-    let last = wide.layers.iter().rposition(learns);
-    for (i, layer) in wide.layers.iter_mut().enumerate().filter(|(i, _)| Some(*i) != last) {
+    let mut all = Vec::new();
+    each(&mut wide.layers, &mut all);
+    let learns = |layer: &&mut Layer| {
+        matches!(layer, Layer::Conv2d(_) | Layer::Conv1d(_) | Layer::Linear(_) | Layer::Rbf(_))
+    };
+    let last = all.iter().rposition(learns).unwrap_or(0);
+    for layer in &mut all[..last] {
         match layer {
-            Layer::Conv2d(conv) => conv.channels *= factor,
+            Layer::Conv2d(conv) => {
+                conv.channels *= factor;
+                // Depthwise stays depthwise, and a table of single channels says nothing about more of them.
+                conv.groups *= if conv.groups > 1 { factor } else { 1 };
+                conv.connections = None;
+            }
+            Layer::Conv1d(conv) => {
+                conv.channels *= factor;
+                conv.groups *= if conv.groups > 1 { factor } else { 1 };
+            }
             Layer::Linear(linear) => linear.outputs *= factor,
-            _ => debug_assert!(Some(i) != last),
+            _ => {}
         }
     }
     wide

@@ -137,11 +137,11 @@ impl Images {
         let split = data::mnist()?;
         let shape = |data: &Dataset| [data.channels, data.height, data.width];
         let input = network.input;
-        let (train, test, name) = if network.check_data(shape(&split.train), split.train.classes).is_ok() {
+        let fits = network.check_data(shape(&split.train), split.train.classes, [1, 1]).is_ok();
+        let (train, test, name) = if fits {
             (split.train, split.test, "MNIST")
         } else {
-            let placed = network.place()?;
-            let classes = placed.last().map_or(2, |last| last.output.len()).min(256);
+            let classes = network.output()?.channels.min(256);
             let noise = Noise { shape: [input.channels, input.height, input.width], classes };
             // 64 MB or so.
             let count = ((64 << 20) / (input.channels * input.height * input.width)).clamp(1, 1024);

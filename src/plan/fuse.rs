@@ -1,0 +1,212 @@
+//! From layers to operations: what one launch can do together, and the geometry of each.
+
+use super::Options;
+use crate::kernels::{conv_pool, conv2d, linear, pool2d};
+use crate::network::{Activation, Conv2d, Layer, Linear, Placed, Pool2d, Size};
+
+/// What a launch does.
+#[derive(Clone, Copy)]
+pub(super) enum Op {
+    Conv2d(conv2d::Geometry),
+    ConvPool(conv_pool::Geometry),
+    Linear(linear::Geometry),
+    MaxPool(pool2d::Geometry),
+    AveragePool(pool2d::Geometry),
+    Activation(Activation),
+    /// The sum of all inputs, and an activation of it.
+    Sum(Option<Activation>),
+    /// The inputs' channels side by side.
+    Concat,
+}
+
+impl Op {
+    /// Partial sums of the gradients of its parameters.
+    pub(super) fn splits(&self) -> usize {
+        match self {
+            Op::Conv2d(g) => g.splits(),
+            Op::ConvPool(g) => g.splits(),
+            Op::Linear(g) => g.splits(),
+            _ => 1,
+        }
+    }
+
+    /// Words that its backward launches need beside input and output, for so many rows of a batch.
+    pub(super) fn saved(&self, rows: usize) -> Option<usize> {
+        match self {
+            Op::MaxPool(g) => Some(g.channels * g.out_size[0] * g.out_size[1] * rows),
+            Op::ConvPool(g) => Some(g.saved()),
+            _ => None,
+        }
+    }
+
+    /// The activation that ends the forward launch, where the gradient that comes back must have been multiplied
+    /// by its derivative.
+    pub(super) fn activation(&self) -> Option<Activation> {
+        match self {
+            Op::Sum(activation) => *activation,
+            Op::Linear(g) => g.activation,
+            // A maximum says by itself where a ReLU is flat, and a mean knows the values it was made of.
+            Op::ConvPool(g) => {
+                g.activation.filter(|activation| !g.average && *activation != Activation::Relu)
+            }
+            _ => None,
+        }
+    }
+
+    /// Has the launch that makes the gradient of the input multiply it by the derivative of `activation`, which
+    /// ended the launch before. Says whether it can.
+    pub(super) fn multiply(&mut self, activation: Activation) -> bool {
+        match self {
+            Op::Linear(g) => g.input_activation = Some(activation),
+            Op::ConvPool(g) => g.input_activation = Some(activation),
+            _ => return false,
+        }
+        true
+    }
+}
+
+/// An operation and the layers that it stands for.
+pub(super) struct Fused<'a> {
+    pub(super) op: Op,
+    /// The layer that has the parameters.
+    pub(super) first: &'a Placed,
+    /// The layer whose output it gives.
+    pub(super) last: &'a Placed,
+    /// Whether the next operation multiplies its input's gradient by the derivative of this one's activation.
+    pub(super) multiplied: bool,
+}
+
+/// Finds what one launch can do in a run of layers without branches: convolution, activation and 2×2 pooling;
+/// linear layer and activation.
+pub(super) fn fuse<'a>(layers: &'a [Placed], options: &Options) -> Vec<Fused<'a>> {
+    let mut found: Vec<Fused<'a>> = Vec::new();
+    let mut rest = layers;
+    while let [first, others @ ..] = rest {
+        let longest = if options.fuse { rest.len().min(3) } else { 1 };
+        let several = (2..=longest).rev().find_map(|n| Some((together(&rest[..n], options)?, n)));
+        let (op, n) = match several {
+            Some(several) => several,
+            None => match alone(first, options) {
+                Some(op) => (op, 1),
+                // Flattening only renames dimensions.
+                None => {
+                    rest = others;
+                    continue;
+                }
+            },
+        };
+        found.push(Fused { op, first, last: &rest[n - 1], multiplied: false });
+        rest = &rest[n..];
+    }
+    for i in 1..found.len() {
+        if let Some(activation) = found[i - 1].op.activation() {
+            found[i - 1].multiplied = found[i].op.multiply(activation);
+        }
+    }
+    found
+}
+
+/// The one operation of two or three layers, if there is one.
+fn together(layers: &[Placed], options: &Options) -> Option<Op> {
+    let by_value = |layer: &Placed| match layer.layer {
+        Layer::Activation(activation) if activation.by_value() => Some(activation),
+        _ => None,
+    };
+    match layers {
+        [conv, activation, pool] => {
+            conv_pool_geometry(conv, Some(by_value(activation)?), pool, options).map(Op::ConvPool)
+        }
+        [first, second] => match &first.layer {
+            Layer::Linear(l) => {
+                let activation = Some(by_value(second)?);
+                Some(Op::Linear(linear::Geometry { activation, ..linear_geometry(first, l, options) }))
+            }
+            _ => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
+        },
+        _ => None,
+    }
+}
+
+/// The operation of one layer; flattening has none.
+fn alone(layer: &Placed, options: &Options) -> Option<Op> {
+    let batch = options.batch;
+    let pool = |p: &Pool2d| pool2d::Geometry {
+        channels: layer.input.channels,
+        in_size: [layer.input.height, layer.input.width],
+        out_size: [layer.output.height, layer.output.width],
+        kernel: p.kernel.0,
+        stride: p.stride.unwrap_or(p.kernel).0,
+        pad: p.padding.0,
+        count_pad: p.count_padding,
+        batch,
+    };
+    match &layer.layer {
+        Layer::Conv2d(c) => Some(Op::Conv2d(conv_geometry(layer, c, batch))),
+        Layer::Conv1d(c) => Some(Op::Conv2d(conv_geometry(layer, &c.two_dimensional(), batch))),
+        Layer::Linear(l) => Some(Op::Linear(linear_geometry(layer, l, options))),
+        Layer::MaxPool2d(p) => Some(Op::MaxPool(pool(p))),
+        Layer::AveragePool2d(p) => Some(Op::AveragePool(pool(p))),
+        Layer::MaxPool1d(p) => Some(Op::MaxPool(pool(&p.two_dimensional()))),
+        Layer::AveragePool1d(p) => Some(Op::AveragePool(pool(&p.two_dimensional()))),
+        Layer::Activation(activation) => Some(Op::Activation(*activation)),
+        _ => None,
+    }
+}
+
+fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {
+    conv2d::Geometry {
+        in_channels: layer.input.channels,
+        in_size: [layer.input.height, layer.input.width],
+        out_channels: layer.output.channels,
+        out_size: [layer.output.height, layer.output.width],
+        kernel: c.kernel.0,
+        stride: c.stride.0,
+        pad: c.pad(),
+        dilation: c.dilation.0,
+        groups: c.groups,
+        bias: c.bias,
+        batch,
+    }
+}
+
+fn linear_geometry(layer: &Placed, l: &Linear, options: &Options) -> linear::Geometry {
+    linear::Geometry {
+        inputs: layer.input.len(),
+        outputs: l.outputs,
+        bias: l.bias,
+        activation: None,
+        input_activation: None,
+        batch: options.batch,
+        fill: options.fill,
+    }
+}
+
+/// The fused geometry of a convolution and a pooling layer, with an activation between them, if there is one.
+fn conv_pool_geometry(
+    conv: &Placed,
+    activation: Option<Activation>,
+    pool: &Placed,
+    options: &Options,
+) -> Option<conv_pool::Geometry> {
+    let Layer::Conv2d(c) = &conv.layer else { return None };
+    let geometry = conv_geometry(conv, c, options.batch);
+    let (average, p) = match &pool.layer {
+        Layer::MaxPool2d(p) => (false, p),
+        Layer::AveragePool2d(p) => (true, p),
+        _ => return None,
+    };
+    let two = Size([2, 2]);
+    let even = geometry.out_size.iter().all(|n| n % 2 == 0);
+    let windows =
+        p.kernel == two && p.stride.unwrap_or(two) == two && p.padding == Size::ZERO && (even || !p.ceil);
+    let plain = geometry.stride == [1, 1] && geometry.dilation == [1, 1] && geometry.groups == 1;
+    let fused = conv_pool::Geometry {
+        conv: geometry,
+        average,
+        activation,
+        input_activation: None,
+        gather: None,
+        fill: options.fill,
+    };
+    (windows && plain && fused.fits()).then_some(fused)
+}
