@@ -42,6 +42,10 @@ pub enum Schedule {
     /// It rises from 1/25 over the first 30 % of the steps and falls to nothing, both along half a cosine
     /// (Smith and Topin 2018, with PyTorch's constants).
     OneCycle,
+    /// The global learning rates of LeNet-5's twenty passes, as shares of the first (LeCun et al. 1998, section
+    /// III.B): 1 for two passes, 0.4 for three, 0.2 for three, 0.1 for four, then 0.02.
+    #[serde(rename = "lecun-1998")]
+    Lecun1998,
 }
 
 impl Schedule {
@@ -52,6 +56,13 @@ impl Schedule {
         let cosine = |a: f64, b: f64, at: f64| b + (a - b) * 0.5 * (1.0 + (std::f64::consts::PI * at).cos());
         match *self {
             Schedule::Constant => 1.0,
+            Schedule::Lecun1998 => match epoch {
+                0..2 => 1.0,
+                2..5 => 0.4,
+                5..8 => 0.2,
+                8..12 => 0.1,
+                _ => 0.02,
+            },
             Schedule::Step { epochs, gamma } => f64::from(gamma).powi(epoch / epochs.max(1) as i32),
             Schedule::Exponential { gamma } => f64::from(gamma).powi(epoch),
             Schedule::Cosine => cosine(1.0, 0.0, step as f64 / total.max(1) as f64),

@@ -1,7 +1,9 @@
 //! From layers to operations: what one launch can do together, and the geometry of each.
 
 use super::Options;
-use crate::kernels::{conv_pool, conv2d, linear, pool2d};
+use super::node::by_value;
+use crate::kernels::norm::Kind;
+use crate::kernels::{conv_pool, conv2d, dropout, linear, lrn, norm, pool2d, rbf};
 use crate::network::{Activation, Conv2d, Layer, Linear, Placed, Pool2d, Size};
 
 /// What a launch does.
@@ -10,8 +12,14 @@ pub(super) enum Op {
     Conv2d(conv2d::Geometry),
     ConvPool(conv_pool::Geometry),
     Linear(linear::Geometry),
+    Rbf(rbf::Geometry),
     MaxPool(pool2d::Geometry),
     AveragePool(pool2d::Geometry),
+    AdaptivePool(pool2d::Geometry),
+    Upsample(pool2d::Geometry),
+    Norm(norm::Geometry),
+    LocalResponseNorm(lrn::Geometry),
+    Dropout(dropout::Geometry),
     Activation(Activation),
     /// The sum of all inputs, and an activation of it.
     Sum(Option<Activation>),
@@ -26,6 +34,8 @@ impl Op {
             Op::Conv2d(g) => g.splits(),
             Op::ConvPool(g) => g.splits(),
             Op::Linear(g) => g.splits(),
+            Op::Rbf(g) => g.splits(),
+            Op::Norm(g) => g.splits(),
             _ => 1,
         }
     }
@@ -35,7 +45,17 @@ impl Op {
         match self {
             Op::MaxPool(g) => Some(g.channels * g.out_size[0] * g.out_size[1] * rows),
             Op::ConvPool(g) => Some(g.saved()),
+            Op::Norm(g) if g.kind == Kind::Batch => Some(g.saved()),
             _ => None,
+        }
+    }
+
+    /// The same as it is when nothing is learned; none where the input passes as it is.
+    pub(super) fn evaluated(self) -> Option<Op> {
+        match self {
+            Op::Dropout(_) => None,
+            Op::Norm(g) if g.kind == Kind::Batch => Some(Op::Norm(norm::Geometry { kind: Kind::Running, ..g })),
+            same => Some(same),
         }
     }
 
@@ -108,10 +128,6 @@ pub(super) fn fuse<'a>(layers: &'a [Placed], options: &Options) -> Vec<Fused<'a>
 
 /// The one operation of two or three layers, if there is one.
 fn together(layers: &[Placed], options: &Options) -> Option<Op> {
-    let by_value = |layer: &Placed| match layer.layer {
-        Layer::Activation(activation) if activation.by_value() => Some(activation),
-        _ => None,
-    };
     match layers {
         [conv, activation, pool] => {
             conv_pool_geometry(conv, Some(by_value(activation)?), pool, options).map(Op::ConvPool)
@@ -121,6 +137,10 @@ fn together(layers: &[Placed], options: &Options) -> Option<Op> {
                 let activation = Some(by_value(second)?);
                 Some(Op::Linear(linear::Geometry { activation, ..linear_geometry(first, l, options) }))
             }
+            Layer::BatchNorm(_) | Layer::Scale(_) => {
+                let activation = Some(by_value(second)?);
+                Some(Op::Norm(norm::Geometry { activation, ..norm_geometry(first, options)? }))
+            }
             _ => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
         },
         _ => None,
@@ -129,11 +149,14 @@ fn together(layers: &[Placed], options: &Options) -> Option<Op> {
 
 /// The operation of one layer; flattening has none.
 fn alone(layer: &Placed, options: &Options) -> Option<Op> {
-    let batch = options.batch;
+    let Options { batch, fill, .. } = *options;
+    let channels = layer.input.channels;
+    let [in_size, out_size] = [layer.input, layer.output].map(|shape| [shape.height, shape.width]);
+    let positions = in_size[0] * in_size[1];
     let pool = |p: &Pool2d| pool2d::Geometry {
-        channels: layer.input.channels,
-        in_size: [layer.input.height, layer.input.width],
-        out_size: [layer.output.height, layer.output.width],
+        channels,
+        in_size,
+        out_size,
         kernel: p.kernel.0,
         stride: p.stride.unwrap_or(p.kernel).0,
         pad: p.padding.0,
@@ -148,9 +171,50 @@ fn alone(layer: &Placed, options: &Options) -> Option<Op> {
         Layer::AveragePool2d(p) => Some(Op::AveragePool(pool(p))),
         Layer::MaxPool1d(p) => Some(Op::MaxPool(pool(&p.two_dimensional()))),
         Layer::AveragePool1d(p) => Some(Op::AveragePool(pool(&p.two_dimensional()))),
+        Layer::AdaptiveAveragePool2d(_) | Layer::GlobalAveragePool => {
+            Some(Op::AdaptivePool(pool2d::Geometry::adaptive(channels, in_size, out_size, batch)))
+        }
+        Layer::Upsample(factor) => {
+            Some(Op::Upsample(pool2d::Geometry::upsampling(channels, in_size, [*factor; 2], batch)))
+        }
+        Layer::Rbf(r) => {
+            Some(Op::Rbf(rbf::Geometry { inputs: layer.input.len(), outputs: r.outputs, batch, fill }))
+        }
+        Layer::BatchNorm(_) | Layer::Scale(_) => norm_geometry(layer, options).map(Op::Norm),
+        Layer::LocalResponseNorm(n) => Some(Op::LocalResponseNorm(lrn::Geometry {
+            channels,
+            positions,
+            size: n.size,
+            alpha: n.alpha,
+            beta: n.beta,
+            k: n.k,
+            batch,
+        })),
+        // Every layer draws its own numbers; the graph counts them.
+        Layer::Dropout(rate) => {
+            Some(Op::Dropout(dropout::Geometry { features: layer.input.len(), rate: *rate, layer: 0, batch }))
+        }
         Layer::Activation(activation) => Some(Op::Activation(*activation)),
-        _ => None,
+        Layer::Flatten | Layer::Residual(_) | Layer::Branches(_) => None,
     }
+}
+
+fn norm_geometry(layer: &Placed, options: &Options) -> Option<norm::Geometry> {
+    let (kind, epsilon, momentum) = match &layer.layer {
+        Layer::BatchNorm(n) => (Kind::Batch, n.epsilon, n.momentum),
+        Layer::Scale(_) => (Kind::Affine, 0.0, 0.0),
+        _ => return None,
+    };
+    Some(norm::Geometry {
+        channels: layer.input.channels,
+        positions: layer.input.height * layer.input.width,
+        kind,
+        epsilon,
+        momentum,
+        activation: None,
+        batch: options.batch,
+        fill: options.fill,
+    })
 }
 
 fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {

@@ -334,6 +334,9 @@ impl Plan {
             )));
         }
         let mut graph = Graph::new(&placed, network.input_shape().len(), options);
+        if graph.nodes.last().is_some_and(|last| last.op.evaluated().is_none()) {
+            return Err(Error::Network("the last layer is dropout: nothing after it learns to do without".into()));
+        }
         for value in &graph.values {
             // Shaders index with 32 bits.
             let len = value.features * rows;
@@ -387,6 +390,16 @@ impl Plan {
         program.buffers[segments.buffer.0].content = Some(segment_table(&tensors));
         let probabilities = program.add("probabilities", classes * positions * rows);
 
+        for node in &mut graph.nodes {
+            let mask = tensors[node.tensors.clone()].first().and_then(|weight| weight.parameter.mask.as_ref());
+            node.mask = mask.map(|mask| {
+                let range = program.add(format!("{}.mask", node.name), mask.len());
+                program.buffers[range.buffer.0].content =
+                    Some(mask.iter().map(|&connected| u32::from(connected)).collect());
+                range
+            });
+        }
+
         // What lies between the layers.
         let mut values = Vec::with_capacity(graph.values.len());
         for (i, value) in graph.values.iter().enumerate() {
@@ -398,13 +411,14 @@ impl Plan {
             node.saved = len.map(|len| program.add(format!("{}.saved", node.name), len));
         }
         let (images, logits) = (values[0], values[graph.output]);
-        let bind = |node: &'_ Node, data: Data, at: &[Range]| Bound {
-            op: node.op,
+        let bind = |node: &Node, op: Op, data: Data, at: &[Range]| Bound {
+            op,
             data,
             inputs: node.inputs.iter().map(|&value| at[value]).collect(),
             output: at[node.output],
             weights: Weights::of(&tensors[node.tensors.clone()], parameters, gradients),
             saved: node.saved,
+            mask: node.mask,
         };
 
         // The launches up to the logits, from the bytes of a data set.
@@ -414,12 +428,18 @@ impl Plan {
                 let buffers = batch::Buffers { images: data.images, order: data.order, output: images };
                 launches.push(source.gather(buffers)?);
             }
+            // What only training does leaves its output where its input lies.
+            let mut at = values.clone();
             for node in &graph.nodes {
-                launches.extend(bind(node, data, &values).forward(training)?);
+                let op = if training { Some(node.op) } else { node.op.evaluated() };
+                match op {
+                    Some(op) => launches.extend(bind(node, op, data, &at).forward(training, rows)?),
+                    None => at[node.output] = at[node.inputs[0]],
+                }
             }
             Ok(launches)
         };
-        let geometry = loss::Geometry { classes, smoothing, batch };
+        let geometry = loss::Geometry { classes, positions, smoothing, rubbish: network.loss.rubbish(), batch };
         let loss_buffers =
             |data: Data| loss::Buffers { logits, labels: data.labels, order: data.order, rows: row_results };
 
@@ -450,7 +470,7 @@ impl Plan {
             }
             let Some(&gradient) = terms.first() else { continue };
             activations.push((value.name.clone(), values[node.output], Some(gradient)));
-            let bound = bind(node, train_data, &values);
+            let bound = bind(node, node.op, train_data, &values);
             // Where no reader could multiply by the derivative of the activation.
             let gradient = match node.op.activation().filter(|_| !node.multiplied) {
                 Some(activation) => {
@@ -475,7 +495,7 @@ impl Plan {
                 input_grads.push(range);
             }
             let learned = tensors[node.tensors.clone()].iter().any(|tensor| tensor.trainable);
-            train.extend(bound.backward(gradient, &input_grads, learned, options.fuse)?);
+            train.extend(bound.backward(gradient, &input_grads, learned, options, rows)?);
         }
         activations.reverse();
         train.push(options.optimizer.launch(optimizer::Buffers {

@@ -3,7 +3,8 @@
 use super::fuse::{Fused, Op, fuse};
 use super::{Data, Options, Tensor};
 use crate::error::{Error, Result};
-use crate::kernels::{CHUNK, Gradients, Launch, LayerBuffers, Range, conv_pool, join, padded};
+use crate::kernels::norm::Kind;
+use crate::kernels::{CHUNK, Gradients, Launch, LayerBuffers, Range, conv_pool, join, norm, padded, rbf};
 use crate::network::{Activation, Layer, Placed};
 
 /// What flows between two operations.
@@ -31,6 +32,8 @@ pub(super) struct Node {
     pub(super) output: usize,
     /// What its backward launches need beside input and output.
     pub(super) saved: Option<Range>,
+    /// Which filters of a convolution are connected: a word for each pair of channels.
+    pub(super) mask: Option<Range>,
     /// Whether its reader multiplies the gradient by the derivative of its activation.
     pub(super) multiplied: bool,
 }
@@ -84,7 +87,7 @@ impl<'a> Graph<'a> {
     }
 
     fn add(&mut self, fused: Fused<'_>, inputs: Vec<usize>) -> usize {
-        let Fused { op, first, last, multiplied } = fused;
+        let Fused { mut op, first, last, multiplied } = fused;
         let start = self.tensors.len();
         let (mut offset, mut gradient) = match self.tensors.last() {
             Some(tensor) => {
@@ -103,6 +106,12 @@ impl<'a> Graph<'a> {
         }
         let tensors = start..self.tensors.len();
         let learned = self.tensors[tensors.clone()].iter().any(|tensor| tensor.trainable);
+        match &mut op {
+            Op::Dropout(g) => g.layer = self.nodes.len() as u32,
+            // What is frozen whole is not to follow the batches either.
+            Op::Norm(g) if g.kind == Kind::Batch && !learned => g.kind = Kind::Running,
+            _ => {}
+        }
         for &input in &inputs {
             self.values[input].readers += 1;
         }
@@ -114,7 +123,7 @@ impl<'a> Graph<'a> {
             readers: 0,
         });
         let name = first.name.clone();
-        self.nodes.push(Node { op, name, tensors, inputs, output, saved: None, multiplied });
+        self.nodes.push(Node { op, name, tensors, inputs, output, saved: None, mask: None, multiplied });
         output
     }
 }
@@ -134,6 +143,8 @@ pub(super) struct Weights {
     bias: Range,
     weight_grad: Range,
     bias_grad: Range,
+    /// Mean and variance, where there are any.
+    running: [Range; 2],
 }
 
 impl Weights {
@@ -141,7 +152,9 @@ impl Weights {
     pub(super) fn of(tensors: &[Tensor], parameters: Range, gradients: Range) -> Option<Weights> {
         let (weight, bias) = (tensors.first()?, tensors.get(1));
         let spare = Range { buffer: gradients.buffer, start: gradients.len - CHUNK, len: CHUNK };
+        let running = [2, 3].map(|i| tensors.get(i).unwrap_or(weight).value(parameters));
         Some(Weights {
+            running,
             weight: weight.value(parameters),
             bias: bias.unwrap_or(weight).value(parameters),
             weight_grad: weight.partial_sums(gradients),
@@ -163,6 +176,7 @@ pub(super) struct Bound {
     pub(super) output: Range,
     pub(super) weights: Option<Weights>,
     pub(super) saved: Option<Range>,
+    pub(super) mask: Option<Range>,
 }
 
 impl Bound {
@@ -191,20 +205,64 @@ impl Bound {
         })
     }
 
-    /// The launches that make the output; `training` says whether a backward pass follows.
-    pub(super) fn forward(&self, training: bool) -> Result<Vec<Launch>> {
+    fn norm(&self, w: Weights) -> norm::Buffers {
+        let [running_mean, running_variance] = w.running;
+        norm::Buffers {
+            input: self.inputs[0],
+            weight: w.weight,
+            bias: w.bias,
+            running_mean,
+            running_variance,
+            saved: self.saved.unwrap_or(w.weight),
+            output: self.output,
+        }
+    }
+
+    fn rbf(&self, w: Weights) -> rbf::Buffers {
+        rbf::Buffers { input: self.inputs[0], weight: w.weight, output: self.output }
+    }
+
+    /// The inputs (or their gradients) of a concatenation, with their features; `rows` of a batch.
+    fn parts(ranges: &[Range], rows: usize) -> Vec<join::Part> {
+        ranges.iter().map(|&range| join::Part { range, features: range.len / rows }).collect()
+    }
+
+    /// The launches that make the output; `training` says whether a backward pass follows. A batch has `rows` rows.
+    pub(super) fn forward(&self, training: bool, rows: usize) -> Result<Vec<Launch>> {
         let (input, output) = (self.inputs[0], self.output);
         let launch = match &self.op {
             Op::Conv2d(g) => g.forward(self.buffers(self.weights()?)),
             Op::ConvPool(g) => g.forward(self.conv_pool(self.weights()?, g)?, training),
             Op::Linear(g) => g.forward(self.buffers(self.weights()?)),
+            Op::Rbf(g) => g.forward(self.rbf(self.weights()?)),
             Op::MaxPool(g) => g.max_forward(input, output, self.saved()?),
             Op::AveragePool(g) => g.average_forward(input, output),
+            Op::AdaptivePool(g) => g.adaptive_forward(input, output),
+            Op::Upsample(g) => g.upsample_forward(input, output),
+            Op::LocalResponseNorm(g) => g.forward(input, output),
+            Op::Dropout(g) => g.forward(input, output),
             Op::Activation(a) => a.forward(input, output),
             Op::Sum(activation) => join::sum(&self.inputs, *activation, output),
-            Op::Concat => todo!(),
+            Op::Norm(g) => {
+                let buffers = self.norm(self.weights()?);
+                let mut launches = g.statistics(buffers)?;
+                launches.push(g.forward(buffers)?);
+                return Ok(launches);
+            }
+            Op::Concat => return self.concat(rows),
         };
         Ok(vec![launch?])
+    }
+
+    fn concat(&self, rows: usize) -> Result<Vec<Launch>> {
+        let parts = Bound::parts(&self.inputs, rows);
+        let (mut launches, mut offset) = (Vec::new(), 0);
+        for parts in parts.chunks(join::MOST) {
+            let geometry = join::Geometry { offset, total: self.output.len / rows, batch: rows };
+            launches.push(geometry.concat(parts, self.output)?);
+            offset += parts.iter().map(|part| part.features).sum::<usize>();
+        }
+        Ok(launches)
     }
 
     /// The launches that take the gradient of the output to those of the weights, if they are `learned`, and of
@@ -214,34 +272,40 @@ impl Bound {
         gradient: Range,
         input_grads: &[Option<Range>],
         learned: bool,
-        fuse: bool,
+        options: &Options,
+        rows: usize,
     ) -> Result<Vec<Launch>> {
         let mut launches = Vec::new();
-        let input_grad = input_grads[0];
         match &self.op {
             Op::Conv2d(g) => {
                 let w = self.weights()?;
                 let gradients = w.gradients(gradient);
                 if learned {
                     launches.push(g.weight_gradient(self.buffers(w), gradients)?);
+                    if let Some(mask) = self.mask {
+                        launches.push(g.mask_gradient(mask, w.weight_grad)?);
+                    }
                 }
-                if let Some(input_grad) = input_grad {
+                if let Some(input_grad) = input_grads[0] {
                     launches.push(g.input_gradient(self.buffers(w), gradients, input_grad)?);
                 }
             }
             Op::ConvPool(g) => {
                 let w = self.weights()?;
                 let gradients = w.gradients(gradient);
-                launches.push(g.backward(self.conv_pool(w, g)?, gradients, input_grad)?);
+                launches.push(g.backward(self.conv_pool(w, g)?, gradients, input_grads[0])?);
+                if let Some(mask) = self.mask {
+                    launches.push(g.conv.mask_gradient(mask, w.weight_grad)?);
+                }
             }
             Op::Linear(g) => {
                 let w = self.weights()?;
                 let gradients = w.gradients(gradient);
-                match input_grad {
-                    Some(input_grad) if fuse && learned => {
+                match input_grads[0] {
+                    Some(input_grad) if options.fuse && learned => {
                         launches.push(g.backward(self.buffers(w), gradients, input_grad)?)
                     }
-                    _ => {
+                    input_grad => {
                         if learned {
                             launches.push(g.weight_gradient(self.buffers(w), gradients)?);
                         }
@@ -251,25 +315,72 @@ impl Bound {
                     }
                 }
             }
-            Op::MaxPool(g) => {
-                if let Some(input_grad) = input_grad {
-                    launches.push(g.max_backward(gradient, self.saved()?, input_grad)?);
+            Op::Rbf(g) => {
+                let w = self.weights()?;
+                if learned {
+                    launches.push(g.weight_gradient(self.rbf(w), gradient, w.weight_grad)?);
+                }
+                if let Some(input_grad) = input_grads[0] {
+                    launches.push(g.input_gradient(self.rbf(w), gradient, input_grad)?);
                 }
             }
-            Op::AveragePool(g) => {
-                if let Some(input_grad) = input_grad {
-                    launches.push(g.average_backward(gradient, input_grad)?);
+            Op::Norm(g) => {
+                let w = self.weights()?;
+                let (buffers, gradients) = (self.norm(w), w.gradients(gradient));
+                // The gradient of what was normalised by the batch goes through the same sums.
+                if learned || g.kind == Kind::Batch {
+                    launches.push(g.weight_gradient(buffers, gradients)?);
                 }
-            }
-            Op::Activation(a) => {
-                if let Some(input_grad) = input_grad {
-                    launches.push(a.backward(self.inputs[0], gradient, input_grad)?);
+                if let Some(input_grad) = input_grads[0] {
+                    launches.push(g.input_gradient(buffers, gradients, input_grad)?);
                 }
             }
             // The gradient of a sum is that of each term: there is nothing to launch.
             Op::Sum(_) => {}
-            Op::Concat => todo!(),
+            Op::Concat => {
+                let mut offset = 0;
+                let total = gradient.len / rows;
+                // A part that needs no gradient separates those before it from those after it.
+                let mut parts: Vec<join::Part> = Vec::new();
+                for (i, input) in self.inputs.iter().enumerate() {
+                    let features = input.len / rows;
+                    parts.extend(input_grads[i].map(|range| join::Part { range, features }));
+                    let ends = input_grads.get(i + 1).is_none_or(Option::is_none);
+                    if !parts.is_empty() && (ends || parts.len() == join::MOST) {
+                        launches.push(join::Geometry { offset, total, batch: rows }.split(gradient, &parts)?);
+                        offset += parts.drain(..).map(|part| part.features).sum::<usize>();
+                    }
+                    if input_grads[i].is_none() {
+                        offset += features;
+                    }
+                }
+            }
+            Op::MaxPool(_)
+            | Op::AveragePool(_)
+            | Op::AdaptivePool(_)
+            | Op::Upsample(_)
+            | Op::LocalResponseNorm(_)
+            | Op::Dropout(_)
+            | Op::Activation(_) => {
+                if let Some(input_grad) = input_grads[0] {
+                    launches.push(self.without_parameters(gradient, input_grad)?);
+                }
+            }
         }
         Ok(launches)
+    }
+
+    /// The gradient of the input of an operation that has no parameters.
+    fn without_parameters(&self, gradient: Range, input_grad: Range) -> Result<Launch> {
+        match &self.op {
+            Op::MaxPool(g) => g.max_backward(gradient, self.saved()?, input_grad),
+            Op::AveragePool(g) => g.average_backward(gradient, input_grad),
+            Op::AdaptivePool(g) => g.adaptive_backward(gradient, input_grad),
+            Op::Upsample(g) => g.upsample_backward(gradient, input_grad),
+            Op::LocalResponseNorm(g) => g.backward(self.inputs[0], gradient, input_grad),
+            Op::Dropout(g) => g.backward(gradient, input_grad),
+            Op::Activation(a) => a.backward(self.inputs[0], gradient, input_grad),
+            _ => Err(Error::Network("an operation with parameters was taken for one without".into())),
+        }
     }
 }

@@ -1,4 +1,0 @@
-//! STUB
-pub fn digit_codes() -> Vec<f32> {
-    vec![]
-}
