@@ -1,5 +1,6 @@
 //! Labelled images to train on, and single pictures to classify.
 
+pub mod compose;
 pub mod idx;
 pub mod picture;
 
@@ -8,7 +9,7 @@ use std::fmt;
 use crate::error::{Error, Result};
 
 /// The names that [`load`] knows; anything else is taken for a directory.
-pub const NAMES: &[&str] = &["mnist"];
+pub const NAMES: &[&str] = &["mnist", "mnist-windows", "mnist-scenes"];
 
 /// Labelled grey or colour images, bytes as they are in the file.
 #[derive(Clone, PartialEq, Eq)]
@@ -246,7 +247,8 @@ fn grey(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: Option<usize>)
 
 /// Loads data by name, or from a directory with four IDX files.
 ///
-/// `mnist` is the embedded MNIST (a directory of that name is `./mnist`). A directory has to hold
+/// `mnist` is the embedded MNIST (a directory of that name is `./mnist`), `mnist-windows` and `mnist-scenes` are
+/// pictures that [`compose`] puts together from it. A directory has to hold
 /// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
 /// `t10k-labels-idx1-ubyte`; a name may have a `.` in place of the `-` before `idx` and may end in
 /// `.gz`, and where several fit, the unzipped one with `-` is read first. The number of classes is
@@ -258,8 +260,11 @@ fn grey(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: Option<usize>)
 /// each other; [`Error::Io`] when a file cannot be read.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(spec: &str) -> Result<Split> {
-    if spec == "mnist" {
-        return mnist();
+    match spec {
+        "mnist" => return mnist(),
+        "mnist-windows" => return compose::mnist_windows(),
+        "mnist-scenes" => return compose::mnist_scenes(),
+        _ => {}
     }
     let dir = std::path::Path::new(spec);
     if !dir.is_dir() {
@@ -454,7 +459,8 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert_eq!(
             load("nowhere/at-all").unwrap_err().to_string(),
-            "nowhere/at-all: no such data: expected one of the names mnist or a directory with IDX files"
+            "nowhere/at-all: no such data: expected one of the names mnist, mnist-windows, \
+             mnist-scenes or a directory with IDX files"
         );
         let dir = directory();
         fs::remove_file(dir.path().join("train-labels.idx1-ubyte")).unwrap();
