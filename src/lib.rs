@@ -49,6 +49,7 @@ pub mod error;
 pub mod kernels;
 pub mod network;
 pub mod plan;
+pub mod read;
 pub mod train;
 
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! Labelled images to train on, and single pictures to classify.
 
+pub mod compose;
 pub mod idx;
 pub mod picture;
 
@@ -8,7 +9,7 @@ use std::fmt;
 use crate::error::{Error, Result};
 
 /// The names that [`load`] knows; anything else is taken for a directory.
-pub const NAMES: &[&str] = &["mnist"];
+pub const NAMES: &[&str] = &["mnist", "mnist-windows", "mnist-scenes"];
 
 /// Labelled grey or colour images, bytes as they are in the file.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,8 +26,10 @@ pub struct Dataset {
     pub classes: usize,
     /// All pixels, `[N, C, H, W]` row-major, 0 to 255.
     pub images: Vec<u8>,
-    /// The class of each image, `[N]`.
+    /// The classes of each image, `[N, LH, LW]`: one, or one for each place of a map.
     pub labels: Vec<u8>,
+    /// Rows and columns of an image's map of labels, `[LH, LW]`; `[1, 1]` where an image has one class.
+    pub label_size: [usize; 2],
     /// What to call each class, `[classes]`; the class's number unless set.
     pub class_names: Vec<String>,
 }
@@ -68,24 +71,51 @@ impl Dataset {
         images: Vec<u8>,
         labels: Vec<u8>,
     ) -> Result<Self> {
+        Dataset::segmented(name, shape, classes, images, [1, 1], labels)
+    }
+
+    /// Puts images `[N, C, H, W]` and a map of labels for each, `[N, LH, LW]`, together; `shape` is `[C, H, W]`
+    /// and `label_size` is `[LH, LW]`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Dataset::new`], and [`Error::Data`] when a size of `label_size` is zero or the labels are not
+    /// whole maps.
+    pub fn segmented(
+        name: impl Into<String>,
+        shape: [usize; 3],
+        classes: usize,
+        images: Vec<u8>,
+        label_size: [usize; 2],
+        labels: Vec<u8>,
+    ) -> Result<Self> {
         let name = name.into();
         let [channels, height, width] = shape;
         let refuse = |message: String| Err(Error::Data { path: name.clone(), message });
         if shape.contains(&0) {
             return refuse(format!("images of shape {shape:?} found, expected no size to be zero"));
         }
+        let map = match label_size[0].checked_mul(label_size[1]) {
+            Some(map) if map > 0 && labels.len().is_multiple_of(map) => map,
+            _ => {
+                return refuse(format!(
+                    "{} labels found, expected whole maps of {label_size:?} with no size zero",
+                    labels.len()
+                ));
+            }
+        };
+        let count = labels.len() / map;
         if !(2..=256).contains(&classes) {
             return refuse(format!("{classes} classes found, expected 2 to 256"));
         }
         let expected = channels
             .checked_mul(height)
             .and_then(|n| n.checked_mul(width))
-            .and_then(|n| n.checked_mul(labels.len()));
+            .and_then(|n| n.checked_mul(count));
         if expected != Some(images.len()) {
             return refuse(format!(
-                "{} bytes of pixels found, expected {} images of shape {shape:?} to go with the labels",
-                images.len(),
-                labels.len()
+                "{} bytes of pixels found, expected {count} images of shape {shape:?} to go with the labels",
+                images.len()
             ));
         }
         if let Some(at) = labels.iter().position(|&label| usize::from(label) >= classes) {
@@ -95,12 +125,12 @@ impl Dataset {
             ));
         }
         let class_names = (0..classes).map(|class| class.to_string()).collect();
-        Ok(Dataset { name, channels, height, width, classes, images, labels, class_names })
+        Ok(Dataset { name, channels, height, width, classes, images, labels, label_size, class_names })
     }
 
     /// How many images there are.
     pub fn len(&self) -> usize {
-        self.labels.len()
+        self.labels.len() / self.labels_per_image()
     }
 
     /// Whether there is no image.
@@ -111,6 +141,11 @@ impl Dataset {
     /// How many numbers an image has: `C * H * W`.
     pub fn pixels(&self) -> usize {
         self.channels * self.height * self.width
+    }
+
+    /// How many labels an image has: `LH * LW`, 1 where an image has one class.
+    pub fn labels_per_image(&self) -> usize {
+        (self.label_size[0] * self.label_size[1]).max(1)
     }
 
     /// The pixels of image `i`, `[C, H, W]` row-major.
@@ -127,7 +162,7 @@ impl Dataset {
     pub fn take(mut self, n: usize) -> Self {
         let n = n.min(self.len());
         self.images.truncate(n * self.pixels());
-        self.labels.truncate(n);
+        self.labels.truncate(n * self.labels_per_image());
         self
     }
 
@@ -141,7 +176,7 @@ impl Dataset {
         let keep = self.len().saturating_sub(last);
         let validation = Dataset {
             images: self.images.split_off(keep * self.pixels()),
-            labels: self.labels.split_off(keep),
+            labels: self.labels.split_off(keep * self.labels_per_image()),
             name: self.name.clone(),
             class_names: self.class_names.clone(),
             ..self
@@ -212,7 +247,8 @@ fn grey(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: Option<usize>)
 
 /// Loads data by name, or from a directory with four IDX files.
 ///
-/// `mnist` is the embedded MNIST (a directory of that name is `./mnist`). A directory has to hold
+/// `mnist` is the embedded MNIST (a directory of that name is `./mnist`), `mnist-windows` and `mnist-scenes` are
+/// pictures that [`compose`] puts together from it. A directory has to hold
 /// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
 /// `t10k-labels-idx1-ubyte`; a name may have a `.` in place of the `-` before `idx` and may end in
 /// `.gz`, and where several fit, the unzipped one with `-` is read first. The number of classes is
@@ -224,8 +260,11 @@ fn grey(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: Option<usize>)
 /// each other; [`Error::Io`] when a file cannot be read.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(spec: &str) -> Result<Split> {
-    if spec == "mnist" {
-        return mnist();
+    match spec {
+        "mnist" => return mnist(),
+        "mnist-windows" => return compose::mnist_windows(),
+        "mnist-scenes" => return compose::mnist_scenes(),
+        _ => {}
     }
     let dir = std::path::Path::new(spec);
     if !dir.is_dir() {
@@ -328,6 +367,33 @@ mod tests {
     }
 
     #[test]
+    fn maps_of_labels_stay_with_their_images() {
+        let maps =
+            |labels: Vec<u8>| Dataset::segmented("maps", [1, 1, 2], 3, (0..6).collect(), [2, 1], labels);
+        let data = maps(vec![0, 1, 2, 1, 0, 2]).unwrap();
+        assert_eq!((data.len(), data.labels_per_image()), (3, 2));
+        assert_eq!((small().label_size, small().labels_per_image()), ([1, 1], 1));
+        let first = data.clone().take(1);
+        assert_eq!((first.images, first.labels), (vec![0, 1], vec![0, 1]));
+        let (train, validation) = data.split(0.34);
+        assert_eq!((train.len(), train.labels), (2, vec![0, 1, 2, 1]));
+        assert_eq!((validation.images, validation.labels), (vec![4, 5], vec![0, 2]));
+        assert_eq!(validation.label_size, [2, 1]);
+
+        assert_eq!(
+            maps(vec![0; 5]).unwrap_err().to_string(),
+            "maps: 5 labels found, expected whole maps of [2, 1] with no size zero"
+        );
+        assert_eq!(
+            maps(vec![0; 4]).unwrap_err().to_string(),
+            "maps: 6 bytes of pixels found, expected 2 images of shape [1, 1, 2] to go with the labels"
+        );
+        for size in [[0, 3], [usize::MAX, 2]] {
+            assert!(Dataset::segmented("maps", [1, 1, 1], 3, vec![], size, vec![]).is_err());
+        }
+    }
+
+    #[test]
     fn the_embedded_mnist_is_whole() {
         let Split { train, test } = load("mnist").unwrap();
         assert_eq!((train.len(), test.len()), (60_000, 10_000));
@@ -393,7 +459,8 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert_eq!(
             load("nowhere/at-all").unwrap_err().to_string(),
-            "nowhere/at-all: no such data: expected one of the names mnist or a directory with IDX files"
+            "nowhere/at-all: no such data: expected one of the names mnist, mnist-windows, \
+             mnist-scenes or a directory with IDX files"
         );
         let dir = directory();
         fs::remove_file(dir.path().join("train-labels.idx1-ubyte")).unwrap();
