@@ -43,7 +43,7 @@ pub enum Phase {
 pub struct Data {
     /// Packed pixels, four a word.
     pub images: Range,
-    /// One word an image.
+    /// Packed labels, four a word.
     pub labels: Range,
     /// The order in which images are taken.
     pub order: Range,
@@ -184,7 +184,7 @@ impl Program {
         self.buffers[order.buffer.0].content = Some((0..images as u32).collect());
         Data {
             images: self.add(format!("{name}.images"), (images * pixels).div_ceil(4)),
-            labels: self.add(format!("{name}.labels"), images),
+            labels: self.add(format!("{name}.labels"), images.div_ceil(4)),
             order,
         }
     }
@@ -522,7 +522,7 @@ impl Plan {
             }
             Ok(launches)
         };
-        let geometry = loss::Geometry { classes, smoothing, batch };
+        let geometry = loss::Geometry { classes, positions: 1, smoothing, rubbish: None, batch };
         let loss_buffers =
             |data: Data| loss::Buffers { logits, labels: data.labels, order: data.order, rows: row_results };
 
@@ -547,6 +547,7 @@ impl Plan {
             segments,
             metrics,
             rows: row_results,
+            positions: 1,
         })?);
 
         let mut evaluate = forward(eval_data, false)?;
