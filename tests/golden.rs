@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 
-use common::{Array, Golden, Ran, Rig, Tolerance, Worst, project, relative_l2, unblock};
+use common::{Array, Golden, Ran, Rig, Tolerance, Worst, pack, project, relative_l2, unblock};
 use lenet::Network;
 use lenet::backend::{Backend, gpu};
 use lenet::kernels::activation::Activation;

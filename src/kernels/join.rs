@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::activation::{Activation, fused_code, grid};
-use super::{Args, LANES, Launch, Range};
+use super::{Args, Constants, LANES, Launch, Range, blocks};
 use crate::error::{Error, Result};
 
 /// The most terms of a sum, and parts of a concatenation, that one launch takes.
@@ -117,12 +117,12 @@ pub struct Part {
 
 impl Geometry {
     /// The launches' constants, grid and elements.
-    fn shape(&self, parts: &[Part], whole: Range) -> Result<(Vec<(&'static str, f64)>, [usize; 3], usize)> {
+    fn shape(&self, parts: &[Part], whole: Range) -> Result<(Constants, [usize; 3], usize)> {
         if !(1..=MOST).contains(&parts.len()) {
             return Err(mistake(format!("{} parts, expected 1 to {MOST}", parts.len())));
         }
         let features: usize = parts.iter().map(|part| part.features).sum();
-        let rows = super::blocks(self.batch) * LANES;
+        let rows = blocks(self.batch) * LANES;
         let fits = parts.iter().all(|part| part.features > 0 && part.range.len == part.features * rows);
         if !fits || self.offset + features > self.total || whole.len != self.total * rows {
             let whole = whole.len;
