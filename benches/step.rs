@@ -27,7 +27,9 @@ fn plan(batch: usize, fill: usize) -> Plan {
 fn fill(plan: &Plan, backend: &mut Backend) {
     let noise = |i: usize| (i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let words = |len: usize| (0..len).map(|i| (noise(i) >> 32) as u32).collect::<Vec<_>>();
-    let labels: Vec<u32> = (0..IMAGES).map(|i| (noise(i) >> 40) as u32 % 10).collect();
+    let label = |i: usize| (noise(i) >> 40) as u32 % 10;
+    let four = |first: usize| (0..4).map(|i| label(first + i) << (8 * i)).sum::<u32>();
+    let labels: Vec<u32> = (0..IMAGES).step_by(4).map(four).collect();
     let first = plan.network.initial(0).expect("weights");
     let weights = plan.join(first.iter().map(Vec::as_slice)).expect("weights that fit");
     for (range, words) in [

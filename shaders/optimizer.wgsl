@@ -21,7 +21,8 @@
 
 override VECTORS: u32;             // parameters / 4
 override ROW: u32;                 // invocations in one row of the grid
-override BLOCKS: u32;              // blocks of 16 images in the batch
+override ROWS: u32;                // of the batch, each with its loss and verdict (see loss.wgsl)
+override POSITIONS: u32 = 1;       // of an image, that is rows
 override MOMENTUM: f32 = 0.9;
 override ALPHA: f32 = 0.99;
 override BETA1: f32 = 0.9;
@@ -30,7 +31,6 @@ override EPSILON: f32 = 1e-8;
 override WEIGHT_DECAY: f32 = 0.0;
 override L1: f32 = 0.0;
 
-const LANES = 16u;
 const LOSS_NOT_FINITE = 1u;
 const GRADIENT_NOT_FINITE = 2u;
 
@@ -53,7 +53,7 @@ struct Step {
 // For each 64 parameters: where their first partial sum starts, the distance to the next, how many, trainable.
 @group(0) @binding(5) var<storage, read> segments: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;   // ring of (loss as bits, right, count, flags)
-@group(0) @binding(7) var<storage, read> rows: array<vec2<f32>>;              // loss, and 1 if right, of each image
+@group(0) @binding(7) var<storage, read> rows: array<vec2<f32>>;              // loss, and 1 if right
 
 fn finite(g: vec4<f32>) -> bool {
     // The exponent's bits, since a compiler may assume that there are no NaNs.
@@ -69,7 +69,7 @@ fn sum_rows(invocation: u32, workgroup: vec3<u32>) {
         return;
     }
     var sum = vec2(0.0);
-    for (var row = invocation; row < BLOCKS * LANES; row += 64u) {
+    for (var row = invocation; row < ROWS; row += 64u) {
         sum += rows[row];
     }
     partial[invocation] = sum;
@@ -84,7 +84,7 @@ fn sum_rows(invocation: u32, workgroup: vec3<u32>) {
         let loss = bitcast<u32>(partial[0].x);
         atomicStore(&metrics[at], loss);
         atomicStore(&metrics[at + 1u], u32(partial[0].y));
-        atomicStore(&metrics[at + 2u], step.count);
+        atomicStore(&metrics[at + 2u], step.count * POSITIONS);
         if ((loss & 0x7f800000u) == 0x7f800000u) {
             atomicOr(&metrics[at + 3u], LOSS_NOT_FINITE);
         }

@@ -1,10 +1,14 @@
-// pool2d: the maximum or the mean of each window, and their gradients.
+// pool2d: the maximum or the mean of each window, upsampling, and their gradients.
 //
 //     max:      output[n, c, y, x] = max  over ky,kx of input[n, c, y·S + ky − P, x·S + kx − P]
 //     average:  output[n, c, y, x] = Σ ky,kx input[n, c, y·S + ky − P, x·S + kx − P] / cells
+//     adaptive: output[n, c, y, x] = Σ iy,ix input[n, c, iy, ix] / cells
+//                                    iy from ⌊y · IN / OUT⌋ up to, but not with, ⌈(y + 1) · IN / OUT⌉
+//     upsample: output[n, c, y, x] = input[n, c, ⌊y / S⌋, ⌊x / S⌋]        OUT = IN · S
 //
 // The padding never wins a maximum. `cells` counts the padding (COUNT_PAD, PyTorch's default) or leaves it
 // out; a window that reaches over the padding, as with a size rounded up, does not count what lies there.
+// Adaptive windows cover the input whatever the two sizes; where these are no multiples, neighbours overlap.
 // The gradient of a maximum goes to its first place in row-major order; `winner` keeps that place, ky·K + kx.
 //
 // Layout: blocks of 16 images, the image varying fastest (see conv2d.wgsl).
@@ -145,6 +149,88 @@ fn average_backward(@builtin(global_invocation_id) id: vec3<u32>) {
             let area = cells(oy, KERNEL_HEIGHT, STRIDE_HEIGHT, PAD_HEIGHT, IN_HEIGHT)
                 * cells(ox, KERNEL_WIDTH, STRIDE_WIDTH, PAD_WIDTH, IN_WIDTH);
             sum += output_grad[((c * OUT_HEIGHT + oy) * OUT_WIDTH + ox) * LANES + lane] / area;
+        }
+    }
+    input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
+}
+
+// The first position, and the one after the last, of adaptive window `at` in one dimension. With the two sizes
+// exchanged these are the windows that cover position `at`: window i reaches over it if i · from/to < at + 1 and
+// (i + 1) · from/to > at.
+fn adaptive(at: u32, from_size: u32, to_size: u32) -> vec2<u32> {
+    return vec2(at * from_size / to_size, ((at + 1u) * from_size + to_size - 1u) / to_size);
+}
+
+@compute @workgroup_size(64)
+fn adaptive_forward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let element = id.x / LANES;
+    if (element >= CHANNELS * OUT_HEIGHT * OUT_WIDTH) {
+        return;
+    }
+    let lane = id.x % LANES;
+    let c = id.y * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
+    let rows = adaptive(element / OUT_WIDTH % OUT_HEIGHT, IN_HEIGHT, OUT_HEIGHT);
+    let columns = adaptive(element % OUT_WIDTH, IN_WIDTH, OUT_WIDTH);
+    var sum = 0.0;
+    for (var y = rows.x; y < rows.y; y++) {
+        for (var x = columns.x; x < columns.y; x++) {
+            sum += input[((c * IN_HEIGHT + y) * IN_WIDTH + x) * LANES + lane];
+        }
+    }
+    let area = f32((rows.y - rows.x) * (columns.y - columns.x));
+    output[(id.y * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] = sum / area;
+}
+
+@compute @workgroup_size(64)
+fn adaptive_backward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let element = id.x / LANES;
+    if (element >= CHANNELS * IN_HEIGHT * IN_WIDTH) {
+        return;
+    }
+    let lane = id.x % LANES;
+    let c = id.y * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
+    let rows = adaptive(element / IN_WIDTH % IN_HEIGHT, OUT_HEIGHT, IN_HEIGHT);
+    let columns = adaptive(element % IN_WIDTH, OUT_WIDTH, IN_WIDTH);
+    var sum = 0.0;
+    for (var oy = rows.x; oy < rows.y; oy++) {
+        let high = adaptive(oy, IN_HEIGHT, OUT_HEIGHT);
+        for (var ox = columns.x; ox < columns.y; ox++) {
+            let wide = adaptive(ox, IN_WIDTH, OUT_WIDTH);
+            let area = f32((high.y - high.x) * (wide.y - wide.x));
+            sum += output_grad[((c * OUT_HEIGHT + oy) * OUT_WIDTH + ox) * LANES + lane] / area;
+        }
+    }
+    input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
+}
+
+@compute @workgroup_size(64)
+fn upsample_forward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let element = id.x / LANES;
+    if (element >= CHANNELS * OUT_HEIGHT * OUT_WIDTH) {
+        return;
+    }
+    let lane = id.x % LANES;
+    let c = id.y * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
+    let y = element / OUT_WIDTH % OUT_HEIGHT / STRIDE_HEIGHT;
+    let x = element % OUT_WIDTH / STRIDE_WIDTH;
+    output[(id.y * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] =
+        input[((c * IN_HEIGHT + y) * IN_WIDTH + x) * LANES + lane];
+}
+
+@compute @workgroup_size(64)
+fn upsample_backward(@builtin(global_invocation_id) id: vec3<u32>) {
+    let element = id.x / LANES;
+    if (element >= CHANNELS * IN_HEIGHT * IN_WIDTH) {
+        return;
+    }
+    let lane = id.x % LANES;
+    let c = id.y * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
+    let top = element / IN_WIDTH % IN_HEIGHT * STRIDE_HEIGHT;
+    let left = element % IN_WIDTH * STRIDE_WIDTH;
+    var sum = 0.0;
+    for (var y = top; y < top + STRIDE_HEIGHT; y++) {
+        for (var x = left; x < left + STRIDE_WIDTH; x++) {
+            sum += output_grad[((c * OUT_HEIGHT + y) * OUT_WIDTH + x) * LANES + lane];
         }
     }
     input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;

@@ -224,16 +224,16 @@ impl Metrics {
     }
 }
 
-/// Four pixels a word, the first in the low byte, as the shaders read them.
-fn packed(pixels: &[u8]) -> Cow<'_, [u32]> {
+/// Four pixels or labels a word, the first in the low byte, as the shaders read them.
+fn packed(bytes: &[u8]) -> Cow<'_, [u32]> {
     // A machine that has the low byte first has them so already.
     if cfg!(target_endian = "little")
-        && let Ok(words) = bytemuck::try_cast_slice(pixels)
+        && let Ok(words) = bytemuck::try_cast_slice(bytes)
     {
         return Cow::Borrowed(words);
     }
     let word = |bytes: &[u8]| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
-    pixels.chunks(4).map(word).collect()
+    bytes.chunks(4).map(word).collect()
 }
 
 /// A plan with its backend: everything but the training loop.
@@ -284,9 +284,8 @@ impl Session {
     }
 
     fn upload(&mut self, to: Data, data: &Dataset) -> Result<()> {
-        let labels: Vec<u32> = data.labels.iter().map(|&label| u32::from(label)).collect();
         self.backend.write(to.images, &packed(&data.images))?;
-        self.backend.write(to.labels, &labels)
+        self.backend.write(to.labels, &packed(&data.labels))
     }
 
     /// Puts the training data in place; at most as many images as the plan was made for.

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 
-use common::{Array, Golden, Ran, Rig, Tolerance, Worst, project, relative_l2, unblock};
+use common::{Array, Golden, Ran, Rig, Tolerance, Worst, pack, project, relative_l2, unblock};
 use lenet::Network;
 use lenet::backend::{Backend, gpu};
 use lenet::kernels::activation::Activation;
@@ -383,13 +383,19 @@ fn softmax_cross_entropy_matches_pytorch() {
         let order: Vec<u32> = (0..(images + cursor) as u32).rev().collect();
         let mut labels = vec![0; images + cursor];
         for (n, &label) in target.iter().enumerate() {
-            labels[order[cursor + n] as usize] = label as u32;
+            labels[order[cursor + n] as usize] = label as u8;
         }
-        let g = loss::Geometry { classes, smoothing: smoothing as f32, batch: images };
+        let g = loss::Geometry {
+            classes,
+            positions: 1,
+            smoothing: smoothing as f32,
+            rubbish: None,
+            batch: images,
+        };
         let mut rig = Rig::default();
         let buffers = loss::Buffers {
             logits: rig.images("logits", &input.f32(), classes),
-            labels: rig.words("labels", &labels),
+            labels: rig.words("labels", &pack(&labels)),
             order: rig.words("order", &order),
             rows: rig.poisoned("rows", 2 * blocks(images) * LANES),
         };
@@ -488,7 +494,7 @@ const LOSS_OF_A_STEP: f64 = 5e-6;
 const LOSS_ADRIFT: f64 = 0.1;
 
 /// The first images of the training set, four pixels a word, and their labels.
-fn mnist(images: usize) -> (Vec<u32>, Vec<u32>) {
+fn mnist(images: usize) -> (Vec<u32>, Vec<u8>) {
     let read = |name: &str, header: usize, len: usize| {
         let file = std::fs::File::open(project("assets/mnist").join(name)).expect("the MNIST files");
         let mut bytes = vec![0; header + len];
@@ -497,10 +503,7 @@ fn mnist(images: usize) -> (Vec<u32>, Vec<u32>) {
     };
     let pixels = read("train-images-idx3-ubyte.gz", 16, images * 784);
     let labels = read("train-labels-idx1-ubyte.gz", 8, images);
-    (
-        pixels.as_chunks().0.iter().map(|&word| u32::from_ne_bytes(word)).collect(),
-        labels.into_iter().map(u32::from).collect(),
-    )
+    (pack(&pixels), labels)
 }
 
 /// Says so where there is no adapter, unless the environment requires one.
@@ -531,7 +534,7 @@ struct Session {
     net: &'static str,
     taken: usize,
     pixels: Vec<u32>,
-    labels: Vec<u32>,
+    labels: Vec<u8>,
 }
 
 impl Session {
@@ -545,7 +548,7 @@ impl Session {
         };
         let (pixels, labels) = mnist(images);
         backend.write(plan.train_data.images, &pixels).unwrap();
-        backend.write(plan.train_data.labels, &labels).unwrap();
+        backend.write(plan.train_data.labels, &pack(&labels)).unwrap();
         let init = Golden::read(&format!("{net}.init"));
         assert_eq!(init.0.len(), plan.tensors.len());
         let values: Vec<Vec<f32>> = plan

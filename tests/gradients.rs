@@ -3,11 +3,11 @@
 
 mod common;
 
-use common::{Random, Rig, Tolerance, Worst, narrow};
+use common::{Random, Rig, Tolerance, Worst, narrow, pack};
 use lenet::Network;
 use lenet::backend::Backend;
 use lenet::kernels::activation::Activation;
-use lenet::kernels::{CHUNK, LANES, Step, blocks, conv2d, linear, loss, padded, pool2d};
+use lenet::kernels::{CHUNK, LANES, Step, conv2d, join, linear, loss, lrn, padded, pool2d};
 use lenet::network::Layer;
 use lenet::plan::{Options, Phase, Plan};
 use pollster::block_on;
@@ -178,6 +178,50 @@ fn average_reference(k: Pool, input: &Images) -> Images {
     })
 }
 
+/// The mean of every input pixel that an output pixel touches, where both sizes stretch over the same picture.
+fn adaptive_reference(size: [usize; 2], input: &Images) -> Images {
+    let [images, channels, in_height, in_width] = input.shape;
+    let touches =
+        |i: usize, from: usize, o: usize, to: usize| i * to < (o + 1) * from && (i + 1) * to > o * from;
+    Images::build([images, channels, size[0], size[1]], |n, c, y, x| {
+        let rows = (0..in_height).filter(|&iy| touches(iy, in_height, y, size[0]));
+        let cells: Vec<f64> = rows
+            .flat_map(|iy| (0..in_width).map(move |ix| (iy, ix)))
+            .filter(|&(_, ix)| touches(ix, in_width, x, size[1]))
+            .map(|(iy, ix)| input.values[input.index(n, c, iy, ix)])
+            .collect();
+        cells.iter().sum::<f64>() / cells.len() as f64
+    })
+}
+
+fn upsample_reference(factor: [usize; 2], input: &Images) -> Images {
+    let [images, channels, height, width] = input.shape;
+    Images::build([images, channels, height * factor[0], width * factor[1]], |n, c, y, x| {
+        input.values[input.index(n, c, y / factor[0], x / factor[1])]
+    })
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Response {
+    size: usize,
+    alpha: f64,
+    beta: f64,
+    k: f64,
+}
+
+/// Channels before the first and after the last count as 0.
+fn response_reference(r: Response, input: &Images) -> Images {
+    Images::build(input.shape, |n, c, y, x| {
+        let at = |c: isize| {
+            let exists = c >= 0 && c < input.shape[1] as isize;
+            if exists { input.values[input.index(n, c as usize, y, x)] } else { 0.0 }
+        };
+        let first = c as isize - (r.size / 2) as isize;
+        let squares: f64 = (first..first + r.size as isize).map(|c| at(c).powi(2)).sum();
+        at(c as isize) / (r.k + r.alpha * squares / r.size as f64).powf(r.beta)
+    })
+}
+
 fn linear_reference(outputs: usize, input: &Images, weight: &[f64], bias: &[f64]) -> Images {
     let inputs = input.features();
     Images::build([input.shape[0], outputs, 1, 1], |n, o, _, _| {
@@ -227,15 +271,20 @@ fn activation_reference(activation: Activation, x: f64) -> f64 {
     }
 }
 
-/// The mean over the images of −Σ q log p.
-fn loss_reference(logits: &Images, labels: &[usize], smoothing: f64) -> f64 {
-    let classes = logits.features();
-    let one = |(z, &label): (&[f64], &usize)| {
-        let log_sum = z.iter().map(|z| z.exp()).sum::<f64>().ln();
+/// The mean over the positions of all images of −Σ q log p. With a rubbish class of penalty j (LeCun et al. 1998,
+/// eq. 9) the sum of exponentials has e⁻ʲ, too.
+fn loss_reference(logits: &Images, labels: &[usize], smoothing: f64, rubbish: Option<f64>) -> f64 {
+    let [images, classes, height, width] = logits.shape;
+    let positions = height * width;
+    assert_eq!(labels.len(), images * positions);
+    let one = |(row, &label): (usize, &usize)| {
+        let z = |k: usize| logits.values[(row / positions * classes + k) * positions + row % positions];
+        let extra = rubbish.map_or(0.0, |j| (-j).exp());
+        let log_sum = ((0..classes).map(|k| z(k).exp()).sum::<f64>() + extra).ln();
         let target = |k: usize| smoothing / classes as f64 + if k == label { 1.0 - smoothing } else { 0.0 };
-        (0..classes).map(|k| target(k) * (log_sum - z[k])).sum::<f64>()
+        (0..classes).map(|k| target(k) * (log_sum - z(k))).sum::<f64>()
     };
-    logits.values.chunks_exact(classes).zip(labels).map(one).sum::<f64>() / labels.len() as f64
+    labels.iter().enumerate().map(one).sum::<f64>() / labels.len() as f64
 }
 
 /// `Σ upstream · layer`: what a layer's gradients are the slopes of.
@@ -504,6 +553,314 @@ fn average_pooling() {
 }
 
 #[test]
+fn adaptive_pooling() {
+    let mut random = Random(7);
+    let mut worst = Worst::default();
+    let cases = [
+        ([3, 2, 8, 6], [4, 3]),
+        ([2, 3, 7, 5], [3, 2]),
+        ([1, 2, 10, 9], [7, 4]),
+        ([2, 1, 5, 8], [1, 1]),
+        ([19, 1, 3, 2], [5, 3]),
+    ];
+    for (shape, size) in cases {
+        let what = |tensor: &str| format!("{shape:?} to {size:?}: {tensor}");
+        let input = Images::random(shape, &mut random);
+        let output = adaptive_reference(size, &input);
+        let upstream = random.units(output.values.len());
+        let g = pool2d::Geometry::adaptive(shape[1], [shape[2], shape[3]], size, shape[0]);
+        let (into, out) = (input.features(), output.features());
+        let mut rig = Rig::default();
+        let from = rig.images("input", &narrow(&input.values), into);
+        let to = rig.result("output", out, g.batch);
+        let gradient = rig.upstream("upstream", &narrow(&upstream), out);
+        let input_grad = rig.result("input_grad", into, g.batch);
+        let launches =
+            vec![g.adaptive_forward(from, to).unwrap(), g.adaptive_backward(gradient, input_grad).unwrap()];
+        let ran = rig.run(launches, step(g.batch));
+        worst.close(&what("output"), &ran.rows(to, out, g.batch), &output.values, SUMS);
+        let want = slopes(&input.values, &|x| {
+            weighed(&upstream, &adaptive_reference(size, &Images { shape, values: x.to_vec() }))
+        });
+        worst.close(&what("input"), &ran.rows(input_grad, into, g.batch), &want, SUMS);
+    }
+    worst.report("adaptive pooling");
+}
+
+/// Of the squares of 1 to 35, over 64, as 5 rows of 7: what PyTorch 2 makes of them in 3 rows of 4.
+#[test]
+fn adaptive_windows_are_pytorchs() {
+    let input: Vec<f32> = (1..36).map(|i| (i * i) as f32 / 64.0).collect();
+    let want = [
+        0.5859375,
+        0.8619791666666666,
+        1.3307291666666667,
+        1.7578125,
+        4.268229166666667,
+        5.036458333333333,
+        6.161458333333333,
+        7.080729166666667,
+        10.7578125,
+        12.018229166666666,
+        13.799479166666666,
+        15.2109375,
+    ];
+    let mut rig = Rig::default();
+    let from = rig.images("input", &input, 35);
+    let to = rig.result("output", 12, 1);
+    let g = pool2d::Geometry::adaptive(1, [5, 7], [3, 4], 1);
+    let ran = rig.run(vec![g.adaptive_forward(from, to).unwrap()], step(1));
+    Worst::default().close("output", &ran.rows(to, 12, 1), &want, POOLS);
+}
+
+#[test]
+fn upsampling() {
+    let mut random = Random(8);
+    let mut worst = Worst::default();
+    for (shape, factor) in [([3, 2, 4, 3], [2, 2]), ([17, 1, 2, 5], [3, 1]), ([2, 3, 1, 3], [1, 4])] {
+        let what = |tensor: &str| format!("{shape:?} times {factor:?}: {tensor}");
+        let input = Images::random(shape, &mut random);
+        let output = upsample_reference(factor, &input);
+        let upstream = random.units(output.values.len());
+        let g = pool2d::Geometry::upsampling(shape[1], [shape[2], shape[3]], factor, shape[0]);
+        let (into, out) = (input.features(), output.features());
+        let mut rig = Rig::default();
+        let from = rig.images("input", &narrow(&input.values), into);
+        let to = rig.result("output", out, g.batch);
+        let gradient = rig.upstream("upstream", &narrow(&upstream), out);
+        let input_grad = rig.result("input_grad", into, g.batch);
+        let launches =
+            vec![g.upsample_forward(from, to).unwrap(), g.upsample_backward(gradient, input_grad).unwrap()];
+        let ran = rig.run(launches, step(g.batch));
+        worst.close(&what("output"), &ran.rows(to, out, g.batch), &output.values, POOLS);
+        let want = slopes(&input.values, &|x| {
+            weighed(&upstream, &upsample_reference(factor, &Images { shape, values: x.to_vec() }))
+        });
+        worst.close(&what("input"), &ran.rows(input_grad, into, g.batch), &want, POOLS);
+    }
+    worst.report("upsampling");
+}
+
+/// The normalised images, and the gradient of the input.
+fn response(r: Response, input: &Images, upstream: &[f64]) -> [Vec<f32>; 2] {
+    let [batch, channels, height, width] = input.shape;
+    let g = lrn::Geometry {
+        channels,
+        positions: height * width,
+        size: r.size,
+        alpha: r.alpha as f32,
+        beta: r.beta as f32,
+        k: r.k as f32,
+        batch,
+    };
+    let features = input.features();
+    let mut rig = Rig::default();
+    let from = rig.images("input", &narrow(&input.values), features);
+    let to = rig.result("output", features, batch);
+    let gradient = rig.upstream("upstream", &narrow(upstream), features);
+    let input_grad = rig.result("input_grad", features, batch);
+    let launches = vec![g.forward(from, to).unwrap(), g.backward(from, gradient, input_grad).unwrap()];
+    let ran = rig.run(launches, step(batch));
+    [to, input_grad].map(|range| ran.rows(range, features, batch))
+}
+
+#[test]
+fn local_response_normalisation() {
+    let mut random = Random(9);
+    let mut worst = Worst::default();
+    let plain = Response { size: 5, alpha: 0.5, beta: 0.75, k: 1.0 };
+    let cases = [
+        ([3, 7, 2, 3], plain),
+        ([2, 6, 1, 2], Response { size: 4, alpha: 2.0, k: 0.5, ..plain }),
+        ([1, 5, 3, 1], Response { size: 1, beta: 0.5, ..plain }),
+        ([2, 4, 2, 2], Response { size: 2, beta: 1.0, ..plain }),
+        // Wider than there are channels.
+        ([19, 3, 1, 2], Response { size: 8, alpha: 4.0, beta: 1.5, ..plain }),
+    ];
+    for (shape, r) in cases {
+        let what = |tensor: &str| format!("{r:?} of {shape:?}: {tensor}");
+        let input = Images::random(shape, &mut random);
+        let input = Images { values: input.values.iter().map(|x| 2.0 * x).collect(), ..input };
+        let output = response_reference(r, &input);
+        let upstream = random.units(output.values.len());
+        let [got, input_grad] = response(r, &input, &upstream);
+        worst.close(&what("output"), &got, &output.values, FUNCTIONS);
+        let want = slopes(&input.values, &|x| {
+            weighed(&upstream, &response_reference(r, &Images { shape, values: x.to_vec() }))
+        });
+        worst.close(&what("input"), &input_grad, &want, FUNCTIONS);
+    }
+    worst.report("local response normalisation");
+}
+
+/// Windows of an even size reach further back than ahead: what PyTorch 2 makes of six channels.
+#[test]
+fn local_response_windows_are_pytorchs() {
+    let input = Images { shape: [1, 6, 1, 1], values: vec![-0.5, 1.0, 0.75, -2.0, 0.25, 1.5] };
+    let upstream = [1.0, -0.5, 0.25, 2.0, -1.0, 0.5];
+    let cases = [
+        (
+            4,
+            [
+                -0.28099310932951105,
+                0.5486227746234896,
+                0.3534676482702316,
+                -0.948703272821106,
+                0.11369377111549461,
+                0.6950204354761246,
+            ],
+            [
+                0.5412575776524009,
+                -0.10124209057187505,
+                0.23489038135345103,
+                0.7294462631633554,
+                -0.4258487563280967,
+                0.20781342520539065,
+            ],
+        ),
+        (
+            5,
+            [
+                -0.27857421867138116,
+                0.4910519593341413,
+                0.3676215776891424,
+                -0.9270834721232476,
+                0.11910463265260535,
+                0.7260552568222473,
+            ],
+            [
+                0.5430999518852971,
+                -0.11765320906174605,
+                0.22343087917071586,
+                0.7377467861415944,
+                -0.45631840824770853,
+                0.3706109265450513,
+            ],
+        ),
+    ];
+    for (size, output, gradient) in cases {
+        let r = Response { size, alpha: 0.5, beta: 0.75, k: 2.0 };
+        let [got, input_grad] = response(r, &input, &upstream);
+        let mut worst = Worst::default();
+        worst.close(&format!("{size} channels: output"), &got, &output, FUNCTIONS);
+        worst.close(&format!("{size} channels: input"), &input_grad, &gradient, FUNCTIONS);
+    }
+}
+
+#[test]
+fn sums() {
+    let mut random = Random(10);
+    let mut worst = Worst::default();
+    let by_value = [Activation::Relu, Activation::Sigmoid, Activation::Tanh, Activation::ScaledTanh];
+    let activations = [None].into_iter().chain(by_value.map(Some));
+    for (count, activation) in (2..=4).flat_map(|count| activations.clone().map(move |f| (count, f))) {
+        let what = |tensor: &str| format!("{activation:?} of {count} terms: {tensor}");
+        let (images, features) = (19, 6);
+        // A sum near 0 is near the kink of a ReLU.
+        let terms: Vec<Vec<f64>> = (0..count).map(|_| random.units(images * features)).collect();
+        let near = |i: usize| terms.iter().map(|term| term[i]).sum::<f64>().abs() < 1e-4;
+        assert!(!(0..images * features).any(near), "{}", what("too near the kink"));
+        let reference = |terms: &[f64]| -> Vec<f64> {
+            let sum = |i: usize| terms.iter().skip(i).step_by(images * features).sum::<f64>();
+            let f = |x: f64| activation.map_or(x, |activation| activation_reference(activation, x));
+            (0..images * features).map(|i| f(sum(i))).collect()
+        };
+        let upstream = random.units(images * features);
+        let mut rig = Rig::default();
+        let ranges: Vec<_> = terms.iter().map(|term| rig.images("term", &narrow(term), features)).collect();
+        let output = rig.result("output", features, images);
+        let gradient = rig.upstream("upstream", &narrow(&upstream), features);
+        let mut launches = vec![join::sum(&ranges, activation, output).unwrap()];
+        // Without an activation the gradient of the sum is that of its terms.
+        let mut term_grad = gradient;
+        if let Some(activation) = activation {
+            term_grad = rig.result("term_grad", features, images);
+            launches.push(join::slope(activation, output, gradient, term_grad).unwrap());
+        }
+        let ran = rig.run(launches, step(images));
+        let all = terms.concat();
+        worst.close(&what("output"), &ran.rows(output, features, images), &reference(&all), FUNCTIONS);
+        let want = slopes(&all, &|terms| {
+            upstream.iter().zip(reference(terms)).map(|(upstream, y)| upstream * y).sum()
+        });
+        let got = ran.rows(term_grad, features, images);
+        for want in want.chunks(images * features) {
+            worst.close(&what("a term"), &got, want, FUNCTIONS);
+        }
+    }
+    worst.report("sums");
+}
+
+#[test]
+fn concatenation() {
+    let mut random = Random(11);
+    let mut worst = Worst::default();
+    // Channels of each part; more than four take two launches.
+    for channels in [&[3][..], &[2, 5], &[1, 4, 2], &[3, 1, 2, 2], &[2, 1, 3, 1, 2, 4]] {
+        let what = |tensor: &str| format!("{channels:?} channels: {tensor}");
+        let (images, [height, width]) = (18, [2, 3]);
+        let total: usize = channels.iter().sum();
+        let parts: Vec<Images> =
+            channels.iter().map(|&c| Images::random([images, c, height, width], &mut random)).collect();
+        let reference = |parts: &[Images]| {
+            Images::build([images, total, height, width], |n, c, y, x| {
+                let mut c = c;
+                let mut parts = parts.iter();
+                loop {
+                    let part = parts.next().expect("a part that has the channel");
+                    if c < part.shape[1] {
+                        return part.values[part.index(n, c, y, x)];
+                    }
+                    c -= part.shape[1];
+                }
+            })
+        };
+        let output = reference(&parts);
+        let upstream = random.units(output.values.len());
+        let mut rig = Rig::default();
+        let whole = rig.result("output", output.features(), images);
+        let gradient = rig.upstream("upstream", &narrow(&upstream), output.features());
+        let mut launches = Vec::new();
+        let mut offset = 0;
+        let mut gradients = Vec::new();
+        for parts in parts.chunks(join::MOST) {
+            let g = join::Geometry { offset, total: output.features(), batch: images };
+            let from: Vec<_> = parts
+                .iter()
+                .map(|part| join::Part {
+                    range: rig.images("part", &narrow(&part.values), part.features()),
+                    features: part.features(),
+                })
+                .collect();
+            let to: Vec<_> = parts
+                .iter()
+                .map(|part| join::Part {
+                    range: rig.result("part_grad", part.features(), images),
+                    features: part.features(),
+                })
+                .collect();
+            launches.push(g.concat(&from, whole).unwrap());
+            launches.push(g.split(gradient, &to).unwrap());
+            gradients.extend(to);
+            offset += parts.iter().map(Images::features).sum::<usize>();
+        }
+        let ran = rig.run(launches, step(images));
+        let got = ran.rows(whole, output.features(), images);
+        worst.close(&what("output"), &got, &output.values, POOLS);
+        for (i, part) in parts.iter().enumerate() {
+            let want = slopes(&part.values, &|x| {
+                let mut moved = parts.clone();
+                moved[i].values = x.to_vec();
+                weighed(&upstream, &reference(&moved))
+            });
+            let got = ran.rows(gradients[i].range, part.features(), images);
+            worst.close(&what(&format!("part {i}")), &got, &want, POOLS);
+        }
+    }
+    worst.report("concatenation");
+}
+
+#[test]
 fn activations() {
     let all = [
         Activation::Relu,
@@ -575,39 +932,70 @@ fn activations() {
 fn softmax_cross_entropy() {
     let mut random = Random(6);
     let mut worst = Worst::default();
-    // Images in the batch, images that it has room for, classes.
-    for (count, batch, classes) in [(1, 1, 2), (5, 7, 3), (19, 40, 7)] {
-        for smoothing in [0.0, 0.125] {
-            let what = format!("{count} of {batch} images, {classes} classes, smoothing {smoothing}");
-            let shape = [count, classes, 1, 1];
-            let logits = Images { shape, values: random.units(count * classes) };
+    // Images in the batch, images that it has room for, classes, rows and columns of positions.
+    let table =
+        [(1, 1, 2, [1, 1]), (5, 7, 3, [1, 1]), (19, 40, 7, [1, 1]), (2, 2, 5, [3, 4]), (18, 20, 3, [5, 1])];
+    // Label smoothing, and the penalty of a rubbish class.
+    let settings = [(0.0, None), (0.125, None), (0.0, Some(0.5)), (0.0, Some(-2.0))];
+    for (count, batch, classes, [height, width]) in table {
+        for (smoothing, rubbish) in settings {
+            let positions = height * width;
+            let what = format!(
+                "{count} of {batch} images, {classes} classes at {positions} positions, smoothing {smoothing}, \
+                 rubbish {rubbish:?}"
+            );
+            let shape = [count, classes, height, width];
+            let logits = Images::random(shape, &mut random);
             let logits = Images { values: logits.values.iter().map(|z| 4.0 * z).collect(), ..logits };
-            let labels: Vec<usize> = (0..count).map(|_| random.index(classes)).collect();
+            let labels: Vec<usize> = (0..count * positions).map(|_| random.index(classes)).collect();
+            let features = classes * positions;
             let mut rows = narrow(&logits.values);
-            rows.resize(batch * classes, 0.5);
+            rows.resize(batch * features, 0.5);
             let mut rig = Rig::default();
-            let g = loss::Geometry { classes, smoothing: smoothing as f32, batch };
-            let words: Vec<u32> = labels.iter().map(|&label| label as u32).collect();
-            let order: Vec<u32> = (0..count as u32).collect();
-            let buffers = loss::Buffers {
-                logits: rig.images("logits", &rows, classes),
-                labels: rig.words("labels", &words),
-                order: rig.words("order", &order),
-                rows: rig.poisoned("rows", 2 * blocks(batch) * LANES),
+            let g = loss::Geometry {
+                classes,
+                positions,
+                smoothing: smoothing as f32,
+                rubbish: rubbish.map(|j| j as f32),
+                batch,
             };
-            let logits_grad = rig.result("logits_grad", classes, batch);
+            // The data set holds the batch's images in reverse, an image of no interest before them.
+            let order: Vec<u32> = (1..=count as u32).rev().collect();
+            let stored = labels.chunks(positions).rev().flatten().map(|&label| label as u8);
+            let stored: Vec<u8> = vec![255; positions].into_iter().chain(stored).collect();
+            let buffers = loss::Buffers {
+                logits: rig.images("logits", &rows, features),
+                labels: rig.words("labels", &pack(&stored)),
+                order: rig.words("order", &order),
+                rows: rig.poisoned("rows", 2 * g.rows()),
+            };
+            let logits_grad = rig.result("logits_grad", features, batch);
+            let probabilities = rig.result("probabilities", features, batch);
             let metrics = rig.poisoned("metrics", loss::RECORD);
             let launches = vec![
                 g.cross_entropy_gradient(buffers, logits_grad, metrics).unwrap(),
                 g.sum_rows(buffers.rows, metrics).unwrap(),
+                g.softmax(buffers.logits, probabilities).unwrap(),
             ];
             let ran = rig.run(launches, step(count));
-            let mean = ran.floats(metrics)[0] / count as f32;
-            worst.close(&what, &[mean], &[loss_reference(&logits, &labels, smoothing)], LOSSES);
-            let want = slopes(&logits.values, &|z| {
-                loss_reference(&Images { shape, values: z.to_vec() }, &labels, smoothing)
+            let mean = ran.floats(metrics)[0] / (count * positions) as f32;
+            let reference = |logits: &Images| loss_reference(logits, &labels, smoothing, rubbish);
+            worst.close(&what, &[mean], &[reference(&logits)], LOSSES);
+            let want = slopes(&logits.values, &|z| reference(&Images { shape, values: z.to_vec() }));
+            worst.close(&what, &ran.rows(logits_grad, features, count), &want, LOSSES);
+            // Without the rubbish class, which is no class, whatever the loss.
+            let want = Images::build(shape, |n, k, y, x| {
+                let z = |k: usize| logits.values[logits.index(n, k, y, x)];
+                z(k).exp() / (0..classes).map(|k| z(k).exp()).sum::<f64>()
             });
-            worst.close(&what, &ran.rows(logits_grad, classes, count), &want, LOSSES);
+            worst.close(&what, &ran.rows(probabilities, features, count), &want.values, LOSSES);
+            let right = labels.iter().enumerate().filter(|&(row, &label)| {
+                let z =
+                    |k: usize| logits.values[(row / positions * classes + k) * positions + row % positions];
+                (0..classes).all(|k| k == label || z(k) < z(label))
+            });
+            let record = [right.count() as u32, (count * positions) as u32, 0];
+            assert_eq!(ran.words(metrics)[1..], record, "{what}: rows right, rows, flags");
         }
     }
     worst.report("softmax with cross-entropy");
@@ -732,7 +1120,7 @@ fn network_reference(
             other => panic!("the reference has no {other:?}"),
         };
     }
-    (loss_reference(&value, labels, smoothing), clearance)
+    (loss_reference(&value, labels, smoothing, None), clearance)
 }
 
 /// Gradients of parameters of every tensor, after one training step on `count` images of a batch with room for
@@ -753,7 +1141,7 @@ fn check_network(text: &str, batch: usize, count: usize, seed: u64) {
     let mut random = Random(seed);
     let input = network.input;
     let pixels = input.channels * input.height * input.width;
-    let mut bytes: Vec<u8> = (0..stored * pixels).map(|_| random.index(256) as u8).collect();
+    let bytes: Vec<u8> = (0..stored * pixels).map(|_| random.index(256) as u8).collect();
     let labels: Vec<usize> = (0..stored).map(|_| random.index(4)).collect();
     let order = random.order(stored);
     let parameters = network.initial(seed).unwrap();
@@ -770,11 +1158,10 @@ fn check_network(text: &str, batch: usize, count: usize, seed: u64) {
     });
     let own_labels: Vec<usize> = taken.iter().map(|&image| labels[image]).collect();
 
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    let words: Vec<u32> = bytes.as_chunks().0.iter().map(|&word| u32::from_ne_bytes(word)).collect();
     let u32s = |values: &[usize]| values.iter().map(|&value| value as u32).collect::<Vec<_>>();
-    backend.write(plan.train_data.images, &words).unwrap();
-    backend.write(plan.train_data.labels, &u32s(&labels)).unwrap();
+    backend.write(plan.train_data.images, &pack(&bytes)).unwrap();
+    let label_bytes: Vec<u8> = labels.iter().map(|&label| label as u8).collect();
+    backend.write(plan.train_data.labels, &pack(&label_bytes)).unwrap();
     backend.write(plan.train_data.order, &u32s(&order)).unwrap();
     let flat = plan.join(parameters.iter().map(Vec::as_slice)).unwrap();
     let flat: Vec<u32> = flat.iter().map(|value| value.to_bits()).collect();

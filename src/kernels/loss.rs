@@ -4,22 +4,30 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Args, LANES, Launch, Range, WORKGROUP, blocks};
-use crate::error::Result;
+use super::activation::grid;
+use super::simd::{cut, share, tiles};
+use super::{Args, LANES, Launch, Range, Twin, WORKGROUP, blocks};
+use crate::error::{Error, Result};
 
 /// Set in a record's flags when the loss is not finite.
 pub const LOSS_NOT_FINITE: u32 = 1;
 
-/// Words of a record in the metrics ring: the summed loss as bits, the images right, the images, the flags.
+/// Words of a record in the metrics ring: the summed loss as bits, the rows right, the rows, the flags. A row is
+/// a position of an image; a classifier has one an image.
 pub const RECORD: usize = 4;
 
 /// Shapes and settings of the loss.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
-    /// Classes, that is logits of an image.
+    /// Classes, that is logits of a position.
     pub classes: usize,
+    /// Positions of an image, each with its own label: 1 of a classifier, the pixels of a segmentation.
+    pub positions: usize,
     /// Label smoothing: the share of the target that is spread over all classes (Szegedy et al. 2016).
     pub smoothing: f32,
+    /// LeCun's j: the penalty of a class that is never right and that the loss alone knows (LeCun et al. 1998,
+    /// eq. 9). It goes without label smoothing only.
+    pub rubbish: Option<f32>,
     /// Images in a batch.
     pub batch: usize,
 }
@@ -27,34 +35,66 @@ pub struct Geometry {
 /// The buffers of the loss.
 #[derive(Debug, Clone, Copy)]
 pub struct Buffers {
-    /// `[classes]` of each image.
+    /// `[classes, positions]` of each image.
     pub logits: Range,
-    /// The label of every image of the data set.
+    /// The labels of the data set, four a word, the first in the low byte: `[N, positions]` bytes.
     pub labels: Range,
     /// The epoch's permutation.
     pub order: Range,
-    /// Loss, and 1 if right, of each image of the batch.
+    /// Loss, and 1 if right, of each of the batch's [`Geometry::rows`].
     pub rows: Range,
 }
 
 impl Geometry {
-    fn constants(&self) -> [(&'static str, f64); 3] {
-        [
+    /// Rows of a batch, those of lanes without an image among them.
+    pub fn rows(&self) -> usize {
+        blocks(self.batch) * LANES * self.positions
+    }
+
+    fn check(&self) -> Result<()> {
+        let Some(j) = self.rubbish else { return Ok(()) };
+        if !j.is_finite() {
+            return Err(Error::Settings(format!(
+                "the rubbish class's penalty is {j}, expected a finite number"
+            )));
+        }
+        if self.smoothing != 0.0 {
+            return Err(Error::Settings(format!(
+                "label smoothing is {} beside a rubbish class, expected 0",
+                self.smoothing
+            )));
+        }
+        Ok(())
+    }
+
+    fn launch(
+        &self,
+        entry: &str,
+        bindings: &[(&str, Range)],
+        operations: usize,
+        passes: usize,
+        twin: Twin,
+    ) -> Result<Launch> {
+        self.check()?;
+        let (grid, row) = grid(self.rows());
+        let constants = [
             ("CLASSES", self.classes as f64),
-            ("BLOCKS", blocks(self.batch) as f64),
+            ("POSITIONS", self.positions as f64),
+            ("ROWS", self.rows() as f64),
+            ("ROW", row as f64),
             ("SMOOTHING", f64::from(self.smoothing)),
-        ]
+            ("RUBBISH", f64::from(u8::from(self.rubbish.is_some()))),
+            ("RUBBISH_LOGIT", f64::from(-self.rubbish.unwrap_or(0.0))),
+        ];
+        let flop = (operations * self.classes * self.positions * self.batch) as u64;
+        let launch = Launch::new(("loss", entry), &constants, grid, bindings, flop, twin)?;
+        Ok(launch.with_bytes((4 * self.rows() * (passes * self.classes + 4)) as u64))
     }
 
-    fn grid(&self) -> [usize; 3] {
-        [(blocks(self.batch) * LANES).div_ceil(WORKGROUP), 1, 1]
-    }
-
-    fn traffic(&self, passes: usize) -> u64 {
-        (4 * blocks(self.batch) * LANES * (passes * self.classes + 4)) as u64
-    }
-
-    /// Loss and verdict of each image, and the gradient of the mean loss; clears the step's flags.
+    /// Loss and verdict of each row, and the gradient of the mean loss; clears the step's flags.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when the rubbish class's penalty is not finite, or stands beside label smoothing.
     pub fn cross_entropy_gradient(self, b: Buffers, logits_grad: Range, metrics: Range) -> Result<Launch> {
         let bindings = [
             ("logits", b.logits),
@@ -70,37 +110,37 @@ impl Geometry {
             let gradient = args.f32_mut("logits_grad");
             cross_entropy(&self, args, Some(gradient));
         };
-        let flop = 8 * (self.classes * self.batch) as u64;
-        let entry = ("loss", "cross_entropy_gradient");
-        let launch = Launch::new(entry, &self.constants(), self.grid(), &bindings, flop, Arc::new(twin))?;
-        Ok(launch.with_bytes(self.traffic(2)))
+        self.launch("cross_entropy_gradient", &bindings, 8, 2, Arc::new(twin))
     }
 
-    /// Loss and verdict of each image.
+    /// Loss and verdict of each row.
+    ///
+    /// # Errors
+    /// As [`Geometry::cross_entropy_gradient`].
     pub fn cross_entropy(self, b: Buffers) -> Result<Launch> {
         let bindings = [("logits", b.logits), ("labels", b.labels), ("order", b.order), ("rows", b.rows)];
         let twin = move |args: &mut Args<'_>| cross_entropy(&self, args, None);
-        let flop = 4 * (self.classes * self.batch) as u64;
-        let entry = ("loss", "cross_entropy");
-        let launch = Launch::new(entry, &self.constants(), self.grid(), &bindings, flop, Arc::new(twin))?;
-        Ok(launch.with_bytes(self.traffic(1)))
+        self.launch("cross_entropy", &bindings, 4, 1, Arc::new(twin))
     }
 
-    /// Probabilities of the classes.
+    /// Probabilities of the classes at each position; they sum to 1, as the rubbish class is left out.
     pub fn softmax(self, logits: Range, probabilities: Range) -> Result<Launch> {
         let bindings = [("logits", logits), ("probabilities", probabilities)];
         let twin = move |args: &mut Args<'_>| {
             let (logits, probabilities) = (args.f32("logits"), args.f32_mut("probabilities"));
-            for row in 0..blocks(self.batch) * LANES {
-                let start = row / LANES * self.classes * LANES + row % LANES;
-                let s = Softmax::of(self.classes, &logits[start..]);
-                for k in 0..self.classes {
-                    probabilities[start + k * LANES] = (logits[start + k * LANES] - s.most).exp() / s.sum;
-                }
-            }
+            let (size, stride) = (self.classes * self.positions * LANES, self.positions * LANES);
+            probabilities.par_chunks_mut(size).zip(logits.par_chunks(size)).for_each(
+                |(probabilities, logits)| {
+                    for start in 0..stride {
+                        let s = Softmax::of(self.classes, stride, &logits[start..], None);
+                        for at in (start..size).step_by(stride) {
+                            probabilities[at] = (logits[at] - s.most).exp() / s.sum;
+                        }
+                    }
+                },
+            );
         };
-        let flop = 4 * (self.classes * self.batch) as u64;
-        Launch::new(("loss", "softmax"), &self.constants(), self.grid(), &bindings, flop, Arc::new(twin))
+        self.launch("softmax", &bindings, 4, 2, Arc::new(twin))
     }
 
     /// Sums the rows of a batch into its record of the metrics ring.
@@ -110,27 +150,43 @@ impl Geometry {
             let rows = args.f32("summed");
             let record = &mut args.u32_mut("metrics")[step.slot as usize * RECORD..][..RECORD];
             record[3] = 0;
-            sum_into(record, rows, step.count);
+            sum_into(record, rows, step.count * self.positions as u32);
         };
         let bindings = [("summed", rows), ("metrics", metrics)];
-        let flop = 2 * (blocks(self.batch) * LANES) as u64;
+        let constants = [("ROWS", self.rows() as f64), ("POSITIONS", self.positions as f64)];
+        let flop = 2 * self.rows() as u64;
         let launch =
-            Launch::new(("loss", "sum_rows"), &self.constants(), [1, 1, 1], &bindings, flop, Arc::new(twin))?;
+            Launch::new(("loss", "sum_rows"), &constants, [1, 1, 1], &bindings, flop, Arc::new(twin))?;
         Ok(launch.with_bytes(4 * (rows.len + RECORD) as u64))
     }
 }
 
-/// Sums a batch's rows into its record, and adds the flag of a loss that is not finite.
+/// Sums a batch's rows into its record, in the shader's order, and adds the flag of a loss that is not finite;
+/// `count` of the rows are of images.
 pub(super) fn sum_into(record: &mut [u32], rows: &[f32], count: u32) {
-    let add = |(loss, right): (f32, f32), row: &[f32]| (loss + row[0], right + row[1]);
-    let (loss, right) = rows.chunks_exact(2).fold((0.0, 0.0), add);
-    record[..3].copy_from_slice(&[loss.to_bits(), right as u32, count]);
-    if !loss.is_finite() {
+    let (mut losses, mut rights) = ([0.0; WORKGROUP], [0; WORKGROUP]);
+    for rows in rows.chunks(2 * WORKGROUP) {
+        let sums = losses.iter_mut().zip(&mut rights);
+        for ((loss, right), row) in sums.zip(rows.as_chunks::<2>().0) {
+            *loss += row[0];
+            *right += row[1] as u32;
+        }
+    }
+    let mut half = WORKGROUP / 2;
+    while half > 0 {
+        for i in 0..half {
+            losses[i] += losses[i + half];
+            rights[i] += rights[i + half];
+        }
+        half /= 2;
+    }
+    record[..3].copy_from_slice(&[losses[0].to_bits(), rights[0], count]);
+    if !losses[0].is_finite() {
         record[3] |= LOSS_NOT_FINITE;
     }
 }
 
-/// What one image's softmax needs: its largest logit, the first class that has it, and the sum of exponentials.
+/// What one row's softmax needs: its largest logit, the first class that has it, and the sum of exponentials.
 struct Softmax {
     most: f32,
     best: usize,
@@ -138,59 +194,92 @@ struct Softmax {
 }
 
 impl Softmax {
-    fn of(classes: usize, logits: &[f32]) -> Softmax {
-        let at = |k: usize| logits[k * LANES];
+    /// Of logits that lie `stride` apart, and of the rubbish class's.
+    fn of(classes: usize, stride: usize, logits: &[f32], rubbish: Option<f32>) -> Softmax {
+        let at = |k: usize| logits[k * stride];
         let mut best = 0;
         for k in 1..classes {
             if at(k) > at(best) {
                 best = k;
             }
         }
-        let most = at(best);
-        Softmax { most, best, sum: (0..classes).map(|k| (at(k) - most).exp()).sum() }
+        let (mut most, mut sum) = (at(best), 0.0);
+        if let Some(rubbish) = rubbish {
+            most = most.max(rubbish);
+            sum = (rubbish - most).exp();
+        }
+        sum += (0..classes).map(|k| (at(k) - most).exp()).sum::<f32>();
+        Softmax { most, best, sum }
     }
+}
+
+/// Neighbouring positions of one block of images.
+struct Piece<'a> {
+    block: usize,
+    first: usize,
+    rows: &'a mut [f32],
+    /// Their part of each class's gradient; empty where none is asked for.
+    gradients: Vec<&'a mut [f32]>,
 }
 
 fn cross_entropy(g: &Geometry, args: &mut Args<'_>, gradient: Option<&mut [f32]>) {
     let step = args.step;
-    let (logits, labels, order) = (args.f32("logits"), args.u32("labels"), args.u32("order"));
+    let (logits, order) = (args.f32("logits"), args.u32("order"));
+    let labels: &[u8] = bytemuck::cast_slice(args.u32("labels"));
     let rows = args.f32_mut("rows");
-    let size = g.classes * LANES;
-    let one = |block: usize, rows: &mut [f32], mut gradient: Option<&mut [f32]>| {
-        for lane in 0..LANES {
-            let row = block * LANES + lane;
-            if row >= step.count as usize {
-                rows[2 * lane..2 * lane + 2].fill(0.0);
-                if let Some(gradient) = gradient.as_deref_mut() {
-                    gradient.iter_mut().skip(lane).step_by(LANES).for_each(|g| *g = 0.0);
-                }
-                continue;
-            }
-            let z = &logits[block * size + lane..];
-            let label = labels[order[step.cursor as usize + row] as usize] as usize;
-            let s = Softmax::of(g.classes, z);
-            let mut loss = s.most - z[label * LANES] + s.sum.ln();
-            if g.smoothing > 0.0 {
-                let spread: f32 = (0..g.classes).map(|k| s.most - z[k * LANES]).sum();
-                loss = (1.0 - g.smoothing) * loss + g.smoothing * (spread / g.classes as f32 + s.sum.ln());
-            }
-            rows[2 * lane] = loss;
-            rows[2 * lane + 1] = f32::from(s.best == label);
-            if let Some(gradient) = gradient.as_deref_mut() {
-                for k in 0..g.classes {
-                    let own = if k == label { 1.0 - g.smoothing } else { 0.0 };
-                    let q = own + g.smoothing / g.classes as f32;
-                    gradient[k * LANES + lane] =
-                        ((z[k * LANES] - s.most).exp() / s.sum - q) / step.count as f32;
-                }
+    // As many positions as leave every thread a piece.
+    let tile = share(blocks(g.batch), g.positions, 1);
+    let lengths = || tiles(g.positions, tile).map(|(_, len)| len * LANES);
+    let mut pieces: Vec<Piece<'_>> = rows
+        .chunks_mut(2 * g.positions * LANES)
+        .enumerate()
+        .flat_map(|(block, rows)| {
+            let rows = cut(rows, lengths().map(|len| 2 * len));
+            let firsts = tiles(g.positions, tile).map(|(first, _)| first);
+            firsts.zip(rows).map(move |(first, rows)| Piece { block, first, rows, gradients: Vec::new() })
+        })
+        .collect();
+    if let Some(gradient) = gradient {
+        let tiles = g.positions.div_ceil(tile);
+        for (plane, gradient) in gradient.chunks_mut(g.positions * LANES).enumerate() {
+            let pieces = &mut pieces[plane / g.classes * tiles..][..tiles];
+            for (piece, gradient) in pieces.iter_mut().zip(cut(gradient, lengths())) {
+                piece.gradients.push(gradient);
             }
         }
-    };
-    let rows = rows.par_chunks_mut(2 * LANES).enumerate();
-    match gradient {
-        Some(gradient) => rows
-            .zip(gradient.par_chunks_mut(size))
-            .for_each(|((block, rows), gradient)| one(block, rows, Some(gradient))),
-        None => rows.for_each(|(block, rows)| one(block, rows, None)),
+    }
+    pieces.into_par_iter().for_each(|piece| {
+        piece.cross_entropy(g, logits, labels, &order[step.cursor as usize..], step.count as usize)
+    });
+}
+
+impl Piece<'_> {
+    fn cross_entropy(self, g: &Geometry, logits: &[f32], labels: &[u8], order: &[u32], count: usize) {
+        let Piece { block, first, rows, mut gradients } = self;
+        let stride = g.positions * LANES;
+        let logits = &logits[block * g.classes * stride..][..g.classes * stride];
+        let share = 1.0 / (count * g.positions) as f32;
+        for (at, row) in rows.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let (position, image) = (first + at / LANES, block * LANES + at % LANES);
+            if image >= count {
+                *row = [0.0; 2];
+                gradients.iter_mut().for_each(|gradient| gradient[at] = 0.0);
+                continue;
+            }
+            let z = &logits[first * LANES + at..];
+            let label = usize::from(labels[order[image] as usize * g.positions + position]);
+            let s = Softmax::of(g.classes, stride, z, g.rubbish.map(|j| -j));
+            let mut loss = s.most - z[label * stride] + s.sum.ln();
+            if g.smoothing > 0.0 {
+                let spread: f32 = (0..g.classes).map(|k| s.most - z[k * stride]).sum();
+                loss = (1.0 - g.smoothing) * loss + g.smoothing * (spread / g.classes as f32 + s.sum.ln());
+            }
+            *row = [loss, f32::from(s.best == label)];
+            for (k, gradient) in gradients.iter_mut().enumerate() {
+                let own = if k == label { 1.0 - g.smoothing } else { 0.0 };
+                let q = own + g.smoothing / g.classes as f32;
+                gradient[at] = ((z[k * stride] - s.most).exp() / s.sum - q) * share;
+            }
+        }
     }
 }

@@ -13,14 +13,13 @@ pub mod activation;
 pub mod batch;
 pub mod conv2d;
 pub mod conv_pool;
-#[allow(missing_docs)]
 pub mod join;
 pub mod linear;
 pub mod loss;
+pub mod lrn;
 pub mod optimizer;
 pub mod peak;
 pub mod pool2d;
-#[allow(missing_docs)]
 pub mod rbf;
 pub(crate) mod simd;
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::activation::grid;
 use super::loss::{RECORD, sum_into};
 use super::simd::{Plain, vectorize};
-use super::{Args, CHUNK, LANES, Launch, Range, Step, WORKGROUP};
+use super::{Args, CHUNK, Launch, Range, Step, WORKGROUP};
 use crate::error::{Error, Result};
 
 /// Set in a record's flags when a gradient is not finite.
@@ -134,7 +134,8 @@ impl Optimizer {
         // One workgroup more, for the metrics.
         let (grid, row) = grid(vectors + WORKGROUP);
         let constants = [
-            ("BLOCKS", (b.rows.len / (2 * LANES)) as f64),
+            ("ROWS", (b.rows.len / 2) as f64),
+            ("POSITIONS", b.positions as f64),
             ("VECTORS", vectors as f64),
             ("ROW", row as f64),
             ("MOMENTUM", f64::from(self.momentum)),
@@ -161,7 +162,7 @@ impl Optimizer {
         };
         let bytes =
             4 * (b.parameters.len * (3 + 2 * moments) + b.gradients.len + b.segments.len + b.rows.len) as u64;
-        let twin = move |args: &mut Args<'_>| update(&self, args);
+        let twin = move |args: &mut Args<'_>| update(&self, b.positions, args);
         let flop = [2, 4, 6, 9, 12, 14][self.rule as usize] * b.parameters.len as u64;
         let launch =
             Launch::new(("optimizer", self.rule.name()), &constants, grid, &bindings, flop, Arc::new(twin))?;
@@ -184,8 +185,10 @@ pub struct Buffers {
     pub segments: Range,
     /// The metrics ring.
     pub metrics: Range,
-    /// Loss, and 1 if right, of each image of the batch.
+    /// Loss, and 1 if right, of each of the batch's rows.
     pub rows: Range,
+    /// Rows of an image: the loss's positions.
+    pub positions: usize,
 }
 
 /// Where the gradient of [`CHUNK`] parameters lies, in vectors of four floats.
@@ -219,7 +222,7 @@ struct Piece<'a> {
     trainable: bool,
 }
 
-fn update(o: &Optimizer, args: &mut Args<'_>) {
+fn update(o: &Optimizer, positions: usize, args: &mut Args<'_>) {
     let step = args.step;
     let mut segments: &[Segment] = bytemuck::cast_slice(args.u32("segments"));
     // Rules without a moment bind no buffer for it: an empty slice stands in.
@@ -268,7 +271,7 @@ fn update(o: &Optimizer, args: &mut Args<'_>) {
         .reduce(|| false, |a, b| a | b);
     let rows = args.f32("rows");
     let record = &mut args.u32_mut("metrics")[step.slot as usize * RECORD..][..RECORD];
-    sum_into(record, rows, step.count);
+    sum_into(record, rows, step.count * positions as u32);
     if bad {
         record[3] |= GRADIENT_NOT_FINITE;
     }

@@ -1,4 +1,4 @@
-//! `shaders/pool2d.wgsl`: the maximum or the mean of each window, and their gradients.
+//! `shaders/pool2d.wgsl`: the maximum or the mean of each window, upsampling, and their gradients.
 
 use std::sync::Arc;
 
@@ -9,6 +9,8 @@ use super::{Args, LANES, Launch, Range, WORKGROUP, blocks};
 use crate::error::Result;
 
 /// Shapes of a pooling layer; pairs are (rows, columns).
+///
+/// [`Geometry::adaptive`] and [`Geometry::upsampling`] make those of the layers that are not told their windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
     /// Channels of the input and of the output.
@@ -30,6 +32,26 @@ pub struct Geometry {
 }
 
 impl Geometry {
+    /// Of an adaptive mean, whose windows follow from the two sizes, as in PyTorch: in each dimension window `i`
+    /// goes from `⌊i · in / out⌋` up to, but not with, `⌈(i + 1) · in / out⌉`. An output of 1×1 is the global
+    /// mean. For [`Geometry::adaptive_forward`] and [`Geometry::adaptive_backward`].
+    pub fn adaptive(channels: usize, in_size: [usize; 2], out_size: [usize; 2], batch: usize) -> Geometry {
+        // The largest window, in each dimension.
+        let kernel = [0, 1].map(|d| {
+            (0..out_size[d]).map(|at| adaptive(at, in_size[d], out_size[d]).len()).max().unwrap_or(1)
+        });
+        let (stride, pad) = ([1, 1], [0, 0]);
+        Geometry { channels, in_size, out_size, kernel, stride, pad, count_pad: false, batch }
+    }
+
+    /// Of an upsampling by whole factors, every pixel becoming a rectangle of its copies. For
+    /// [`Geometry::upsample_forward`] and [`Geometry::upsample_backward`].
+    pub fn upsampling(channels: usize, in_size: [usize; 2], factor: [usize; 2], batch: usize) -> Geometry {
+        let out_size = [0, 1].map(|d| in_size[d] * factor[d]);
+        let (kernel, pad) = ([1, 1], [0, 0]);
+        Geometry { channels, in_size, out_size, kernel, stride: factor, pad, count_pad: false, batch }
+    }
+
     fn constants(&self) -> [(&'static str, f64); 12] {
         [
             ("CHANNELS", self.channels),
@@ -117,6 +139,49 @@ impl Geometry {
         )
     }
 
+    fn launch(
+        &self,
+        entry: &str,
+        size: [usize; 2],
+        bindings: &[(&str, Range)],
+        twin: super::Twin,
+    ) -> Result<Launch> {
+        Launch::new(("pool2d", entry), &self.constants(), self.grid(size), bindings, self.flop(), twin)
+    }
+
+    /// The mean of each adaptive window.
+    pub fn adaptive_forward(self, input: Range, output: Range) -> Result<Launch> {
+        let twin = move |args: &mut Args<'_>| adaptive_forward(&self, args);
+        let bindings = [("input", input), ("output", output)];
+        self.launch("adaptive_forward", self.out_size, &bindings, Arc::new(twin))
+    }
+
+    /// The gradient of an adaptive mean's input.
+    pub fn adaptive_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
+        let twin = move |args: &mut Args<'_>| adaptive_backward(&self, args);
+        let bindings = [("output_grad", output_grad), ("input_grad", input_grad)];
+        self.launch("adaptive_backward", self.in_size, &bindings, Arc::new(twin))
+    }
+
+    /// Copies of each pixel, as many as the stride.
+    pub fn upsample_forward(self, input: Range, output: Range) -> Result<Launch> {
+        let twin = move |args: &mut Args<'_>| upsample_forward(&self, args);
+        let bindings = [("input", input), ("output", output)];
+        self.launch("upsample_forward", self.out_size, &bindings, Arc::new(twin))
+    }
+
+    /// The gradient of an upsampling's input: the sum of its copies' gradients.
+    pub fn upsample_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
+        let twin = move |args: &mut Args<'_>| upsample_backward(&self, args);
+        let bindings = [("output_grad", output_grad), ("input_grad", input_grad)];
+        self.launch("upsample_backward", self.in_size, &bindings, Arc::new(twin))
+    }
+
+    /// Adaptive window `at` in dimension `d`.
+    fn adaptive_window(&self, d: usize, at: usize) -> std::ops::Range<usize> {
+        adaptive(at, self.in_size[d], self.out_size[d])
+    }
+
     /// The part of window `at` that lies within the input, in dimension `d`.
     fn window(&self, d: usize, at: usize) -> std::ops::Range<usize> {
         let start = at * self.stride[d];
@@ -151,6 +216,11 @@ impl Geometry {
             .enumerate()
             .for_each(|(i, (to, from))| vectorize(Plain(|| plane(i, from, to))));
     }
+}
+
+/// Adaptive window `at` of `to` over `from` positions.
+fn adaptive(at: usize, from: usize, to: usize) -> std::ops::Range<usize> {
+    at * from / to..((at + 1) * from).div_ceil(to)
 }
 
 fn max_forward(g: &Geometry, args: &mut Args<'_>) {
@@ -273,6 +343,104 @@ fn average_backward(g: &Geometry, args: &mut Args<'_>) {
                                 to[l] += share[l];
                             }
                         }
+                    }
+                }
+            }
+        },
+    );
+}
+
+fn adaptive_forward(g: &Geometry, args: &mut Args<'_>) {
+    let (input, output) = (args.f32("input"), args.f32_mut("output"));
+    let [height, width] = g.out_size;
+    g.planes(
+        (input, g.in_size),
+        (output, g.out_size),
+        #[inline(always)]
+        |_, input, output| {
+            for y in 0..height {
+                let rows = g.adaptive_window(0, y);
+                for x in 0..width {
+                    let columns = g.adaptive_window(1, x);
+                    let cells = (rows.len() * columns.len()) as f32;
+                    let mut sum = [0.0; LANES];
+                    for iy in rows.clone() {
+                        for ix in columns.clone() {
+                            let values = lanes(input, iy * g.in_size[1] + ix);
+                            for l in 0..LANES {
+                                sum[l] += values[l];
+                            }
+                        }
+                    }
+                    *lanes_mut(output, y * width + x) = sum.map(|sum: f32| sum / cells);
+                }
+            }
+        },
+    );
+}
+
+fn adaptive_backward(g: &Geometry, args: &mut Args<'_>) {
+    let (output_grad, input_grad) = (args.f32("output_grad"), args.f32_mut("input_grad"));
+    let [height, width] = g.out_size;
+    g.planes(
+        (output_grad, g.out_size),
+        (input_grad, g.in_size),
+        #[inline(always)]
+        |_, grads, input_grad| {
+            input_grad.fill(0.0);
+            for y in 0..height {
+                let rows = g.adaptive_window(0, y);
+                for x in 0..width {
+                    let columns = g.adaptive_window(1, x);
+                    let cells = (rows.len() * columns.len()) as f32;
+                    let share = lanes(grads, y * width + x).map(|grad| grad / cells);
+                    for iy in rows.clone() {
+                        for ix in columns.clone() {
+                            let to = lanes_mut(input_grad, iy * g.in_size[1] + ix);
+                            for l in 0..LANES {
+                                to[l] += share[l];
+                            }
+                        }
+                    }
+                }
+            }
+        },
+    );
+}
+
+fn upsample_forward(g: &Geometry, args: &mut Args<'_>) {
+    let (input, output) = (args.f32("input"), args.f32_mut("output"));
+    let [height, width] = g.out_size;
+    g.planes(
+        (input, g.in_size),
+        (output, g.out_size),
+        #[inline(always)]
+        |_, input, output| {
+            for y in 0..height {
+                for x in 0..width {
+                    let from = y / g.stride[0] * g.in_size[1] + x / g.stride[1];
+                    *lanes_mut(output, y * width + x) = *lanes(input, from);
+                }
+            }
+        },
+    );
+}
+
+fn upsample_backward(g: &Geometry, args: &mut Args<'_>) {
+    let (output_grad, input_grad) = (args.f32("output_grad"), args.f32_mut("input_grad"));
+    let [height, width] = g.out_size;
+    g.planes(
+        (output_grad, g.out_size),
+        (input_grad, g.in_size),
+        #[inline(always)]
+        |_, grads, input_grad| {
+            input_grad.fill(0.0);
+            for y in 0..height {
+                for x in 0..width {
+                    let grads = lanes(grads, y * width + x);
+                    let to = lanes_mut(input_grad, y / g.stride[0] * g.in_size[1] + x / g.stride[1]);
+                    for l in 0..LANES {
+                        to[l] += grads[l];
                     }
                 }
             }

@@ -47,7 +47,7 @@ pub enum Phase {
 pub struct Data {
     /// Packed pixels, four a word.
     pub images: Range,
-    /// One word an image.
+    /// Packed labels, four a word.
     pub labels: Range,
     /// The order in which images are taken.
     pub order: Range,
@@ -506,6 +506,7 @@ impl Plan {
             segments,
             metrics,
             rows: row_results,
+            positions: 1,
         })?);
 
         let mut evaluate = forward(eval_data, false)?;

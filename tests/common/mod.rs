@@ -187,6 +187,12 @@ pub fn narrow(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
 }
 
+/// Bytes as words, the first in the low byte.
+pub fn pack(bytes: &[u8]) -> Vec<u32> {
+    let word = |four: &[u8]| four.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte));
+    bytes.chunks(4).map(word).collect()
+}
+
 /// `[n][feature]` as blocks of images; lanes without an image hold `rest`.
 pub fn block(rows: &[f32], features: usize, rest: f32) -> Vec<f32> {
     let images = rows.len() / features;

@@ -345,6 +345,13 @@ impl Random {
         (0..len).map(|_| self.0.next_u32()).collect()
     }
 
+    /// `len` labels of so many classes, four a word; 255, which is none, fills the last word.
+    pub fn labels(&mut self, len: usize, classes: usize) -> Vec<u32> {
+        let mut bytes: Vec<u8> = (0..len).map(|_| self.below(classes) as u8).collect();
+        bytes.resize(len.next_multiple_of(4), 255);
+        bytes.as_chunks().0.iter().map(|&word| u32::from_le_bytes(word)).collect()
+    }
+
     pub fn order(&mut self, n: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..n as u32).collect();
         for i in (1..n).rev() {

@@ -1,28 +1,41 @@
 //! The cases of `shaders/loss.wgsl`.
 
+use lenet::error::Error;
 use lenet::kernels::loss;
 use lenet::kernels::loss::{LOSS_NOT_FINITE, RECORD};
 
 use super::harness::*;
 
 pub fn cases() -> Vec<Case> {
-    // Classes, smoothing, batch, images in it, position in the order.
+    // Classes, positions, smoothing, rubbish class, batch, images in it, position in the order.
     let table = [
-        (10, 0.0, 16, 16, 0),
-        (10, 0.1, 64, 64, 3),
-        (2, 0.0, 1, 1, 11),
-        (3, 0.1, 17, 17, 5),
-        (7, 0.0, 33, 20, 7),
-        (10, 0.1, 130, 129, 1),
-        (35, 0.0, 3, 2, 90),
+        (10, 1, 0.0, None, 16, 16, 0),
+        (10, 1, 0.1, None, 64, 64, 3),
+        (2, 1, 0.0, None, 1, 1, 11),
+        (3, 1, 0.1, None, 17, 17, 5),
+        (7, 1, 0.0, None, 33, 20, 7),
+        (10, 1, 0.1, None, 130, 129, 1),
+        (35, 1, 0.0, None, 3, 2, 90),
+        // A label at every position; as many as make a word's four labels those of two images.
+        (4, 6, 0.0, None, 3, 3, 2),
+        (3, 49, 0.1, None, 17, 17, 5),
+        (5, 35, 0.0, None, 40, 33, 8),
+        (2, 130, 0.0, Some(1.0), 16, 5, 0),
+        // More workgroups than fit one row of the grid.
+        (2, (1 << 18) + 3, 0.0, None, 16, 15, 0),
+        // A rubbish class, which outweighs the others or does not.
+        (10, 1, 0.0, Some(0.1), 64, 61, 3),
+        (10, 1, 0.0, Some(-20.0), 17, 17, 0),
+        (6, 9, 0.0, Some(2.5), 18, 18, 1),
     ];
     let mut cases = Vec::new();
-    for (classes, smoothing, batch, count, cursor) in table {
-        let g = loss::Geometry { classes, smoothing, batch };
+    for (classes, positions, smoothing, rubbish, batch, count, cursor) in table {
+        let g = loss::Geometry { classes, positions, smoothing, rubbish, batch };
         let mut case = Case::new(format!("{g:?}, {count} images from {cursor}"));
         let mut random = Random::of(&case.name);
-        let rows = lanes(batch);
-        let images = 140;
+        let rows = lanes(batch) * positions;
+        assert_eq!(rows, g.rows());
+        let images = if positions < 1000 { 140 } else { 16 };
         // By turns the logits of an image are random, ±1e4 with ties, and all the same.
         let values: Vec<f32> = (0..classes * rows)
             .map(|i| match i % LANES % 3 {
@@ -32,8 +45,7 @@ pub fn cases() -> Vec<Case> {
             })
             .collect();
         let logits = case.floats("logits", &values);
-        let labels: Vec<u32> = (0..images).map(|_| random.below(classes)).collect();
-        let labels = case.integers("labels", &labels);
+        let labels = case.integers("labels", &random.labels(images * positions, classes));
         let order = case.integers("order", &random.order(images));
         let trained = case.output("rows", 2 * rows, TRANSCENDENTAL);
         let evaluated = case.output("evaluated rows", 2 * rows, TRANSCENDENTAL);
@@ -52,7 +64,7 @@ pub fn cases() -> Vec<Case> {
         case.launch(g.softmax(logits, probabilities));
         case.launch(g.sum_rows(trained, metrics));
         case.expected = vec![
-            (metrics, 2 * RECORD + 2, count),
+            (metrics, 2 * RECORD + 2, count * positions as u32),
             (metrics, 2 * RECORD + 3, 0),
             (cleared, 2 * RECORD + 3, 0),
         ];
@@ -70,7 +82,7 @@ pub fn cases() -> Vec<Case> {
             let metrics = case.add("metrics", &poison, POISON_U32, &[RECORD..2 * RECORD], Compare::Metrics);
             case.buffers[metrics.buffer.0].nan = true;
             case.steps = vec![Step { count: 80, slot: 1, ..Step::default() }];
-            case.launch(loss::Geometry { classes: 10, smoothing: 0.0, batch: 80 }.sum_rows(rows, metrics));
+            case.launch(PLAIN.sum_rows(rows, metrics));
             case.expected = vec![
                 (metrics, RECORD + 1, 80),
                 (metrics, RECORD + 2, 80),
@@ -80,4 +92,24 @@ pub fn cases() -> Vec<Case> {
         }
     }
     cases
+}
+
+/// A classifier's loss of 80 images.
+const PLAIN: loss::Geometry =
+    loss::Geometry { classes: 10, positions: 1, smoothing: 0.0, rubbish: None, batch: 80 };
+
+#[test]
+fn a_rubbish_class_goes_without_smoothing() {
+    let mut case = Case::new("refused".into());
+    let [logits, labels, order, rows, logits_grad, metrics] =
+        ["logits", "labels", "order", "rows", "logits_grad", "metrics"].map(|name| case.floats(name, &[0.0]));
+    let buffers = loss::Buffers { logits, labels, order, rows };
+    for (smoothing, rubbish) in [(0.1, 1.0), (0.0, f32::NAN), (0.0, f32::INFINITY)] {
+        let g = loss::Geometry { smoothing, rubbish: Some(rubbish), ..PLAIN };
+        for launch in [g.cross_entropy(buffers), g.cross_entropy_gradient(buffers, logits_grad, metrics)] {
+            assert!(matches!(launch, Err(Error::Settings(_))), "{g:?}: {launch:?}");
+        }
+    }
+    let g = loss::Geometry { rubbish: Some(1.0), ..PLAIN };
+    assert!(g.cross_entropy(buffers).is_ok());
 }

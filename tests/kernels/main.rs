@@ -16,9 +16,11 @@ mod batch;
 mod conv2d;
 mod conv_pool;
 mod harness;
+mod join;
 mod limits;
 mod linear;
 mod loss;
+mod lrn;
 mod optimizer;
 mod peak;
 mod pool2d;
@@ -30,13 +32,15 @@ use harness::*;
 type Cases = fn() -> Vec<Case>;
 
 /// Every shader's cases.
-const TABLE: [(&str, Cases); 9] = [
+const TABLE: [(&str, Cases); 11] = [
     ("activation", activation::cases),
     ("batch", batch::cases),
     ("conv2d", conv2d::cases),
     ("conv_pool", conv_pool::cases),
+    ("join", join::cases),
     ("linear", linear::cases),
     ("loss", loss::cases),
+    ("lrn", lrn::cases),
     ("optimizer", optimizer::cases),
     ("peak", peak::cases),
     ("pool2d", pool2d::cases),
@@ -91,6 +95,11 @@ fn conv_pool() {
 }
 
 #[test]
+fn join() {
+    check("join");
+}
+
+#[test]
 fn linear() {
     check("linear");
 }
@@ -98,6 +107,11 @@ fn linear() {
 #[test]
 fn loss() {
     check("loss");
+}
+
+#[test]
+fn lrn() {
+    check("lrn");
 }
 
 #[test]

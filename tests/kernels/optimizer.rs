@@ -97,12 +97,13 @@ fn case(what: &str, settings: Optimizer, bad: bool) -> Case {
     let segments = case.integers("segments", bytemuck::cast_slice(&segments));
     // Each step writes its own record, and keeps the flags that are there.
     const OTHER_FLAG: u32 = 4;
+    const POSITIONS: usize = 3;
     let records: Vec<u32> = (0..5).flat_map(|slot| [POISON_U32, slot, 16, OTHER_FLAG]).collect();
     let written: Vec<_> = (1..4).map(|slot| slot * RECORD..slot * RECORD + 4).collect();
     let metrics = case.add("metrics", &records, POISON_U32, &written, Compare::Metrics);
     case.buffers[metrics.buffer.0].nan = bad;
     let mut values: Vec<f32> =
-        (0..5 * LANES).flat_map(|_| [3.0 * random.float(), random.below(2) as f32]).collect();
+        (0..5 * POSITIONS * LANES).flat_map(|_| [3.0 * random.float(), random.below(2) as f32]).collect();
     if bad {
         flags |= LOSS_NOT_FINITE;
         values[2 * 70] = f32::NAN;
@@ -123,10 +124,12 @@ fn case(what: &str, settings: Optimizer, bad: bool) -> Case {
         segments,
         metrics,
         rows,
+        positions: POSITIONS,
     }));
     case.expected = (1..4)
         .flat_map(|slot| {
-            [(metrics, slot * RECORD + 2, 70 + slot as u32), (metrics, slot * RECORD + 3, OTHER_FLAG | flags)]
+            let count = (70 + slot as u32) * POSITIONS as u32;
+            [(metrics, slot * RECORD + 2, count), (metrics, slot * RECORD + 3, OTHER_FLAG | flags)]
         })
         .collect();
     case

@@ -83,5 +83,43 @@ pub fn cases() -> Vec<Case> {
             }
         }
     }
+    // Channels, size, adaptive output's size, batch: multiples, no multiples, all in one, larger than the input.
+    let table = [
+        (3, [8, 8], [4, 4], 17),
+        (2, [7, 5], [3, 2], 3),
+        (1, [10, 13], [7, 8], 33),
+        (4, [6, 9], [1, 1], 20),
+        (2, [5, 5], [5, 5], 1),
+        (2, [3, 4], [5, 9], 3),
+        (1, [1, 17], [1, 6], 16),
+    ];
+    for (channels, in_size, out_size, batch) in table {
+        let g = pool2d::Geometry::adaptive(channels, in_size, out_size, batch);
+        let mut case = Case::new(format!("adaptive {g:?}"));
+        let mut random = self::Random::of(&case.name);
+        let len = |size: [usize; 2]| channels * size[0] * size[1] * lanes(batch);
+        let input = case.floats("input", &random.floats(len(in_size)));
+        let output_grad = case.floats("output_grad", &random.floats(len(out_size)));
+        let mean = case.output("mean", len(out_size), sums(in_size[0] * in_size[1]));
+        let mean_grad = case.output("mean_grad", len(in_size), sums(out_size[0] * out_size[1]));
+        case.launch(g.adaptive_forward(input, mean));
+        case.launch(g.adaptive_backward(output_grad, mean_grad));
+        cases.push(case);
+    }
+    for (channels, in_size, factor, batch) in
+        [(3, [4, 4], [2, 2], 17), (1, [5, 3], [1, 3], 3), (2, [1, 6], [4, 1], 33), (2, [3, 2], [5, 4], 1)]
+    {
+        let g = pool2d::Geometry::upsampling(channels, in_size, factor, batch);
+        let mut case = Case::new(format!("upsampling {g:?}"));
+        let mut random = self::Random::of(&case.name);
+        let len = |size: [usize; 2]| channels * size[0] * size[1] * lanes(batch);
+        let input = case.floats("input", &random.floats(len(in_size)));
+        let output_grad = case.floats("output_grad", &random.floats(len(g.out_size)));
+        let output = case.output("output", len(g.out_size), Compare::Close { absolute: 0.0, relative: 0.0 });
+        let input_grad = case.output("input_grad", len(in_size), sums(factor[0] * factor[1]));
+        case.launch(g.upsample_forward(input, output));
+        case.launch(g.upsample_backward(output_grad, input_grad));
+        cases.push(case);
+    }
     cases
 }

@@ -17,7 +17,7 @@ fn train(plan: &Plan, mut backend: Backend) -> lenet::Result<(Vec<u32>, Vec<u32>
     let values = plan.join(initial.iter().map(Vec::as_slice))?;
     backend.write(plan.parameters, bytemuck::cast_slice(&values))?;
     backend.write(plan.train_data.images, &random.words(plan.train_data.images.len))?;
-    let labels: Vec<u32> = (0..plan.train_data.labels.len).map(|_| random.below(10)).collect();
+    let labels = random.labels(4 * plan.train_data.labels.len, 10);
     backend.write(plan.train_data.labels, &labels)?;
     backend.write(plan.train_data.order, &random.order(plan.train_data.order.len))?;
     let steps: Vec<Step> = (0..5u32)

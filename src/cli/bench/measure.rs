@@ -158,7 +158,8 @@ impl Images {
 
     /// Bytes of the buffers that hold them: pixels, labels, order.
     pub fn bytes(&self) -> u64 {
-        let bytes = |data: &Dataset| data.images.len().next_multiple_of(4) + 8 * data.len();
+        let padded = |len: usize| len.next_multiple_of(4);
+        let bytes = |data: &Dataset| padded(data.images.len()) + padded(data.len()) + 4 * data.len();
         (bytes(&self.train) + bytes(&self.test)) as u64
     }
 }
