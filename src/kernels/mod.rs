@@ -13,11 +13,14 @@ pub mod activation;
 pub mod batch;
 pub mod conv2d;
 pub mod conv_pool;
+pub mod dropout;
 pub mod linear;
 pub mod loss;
+pub mod norm;
 pub mod optimizer;
 pub mod peak;
 pub mod pool2d;
+pub mod rbf;
 pub(crate) mod simd;
 
 use std::fmt;

@@ -15,13 +15,16 @@ mod activation;
 mod batch;
 mod conv2d;
 mod conv_pool;
+mod dropout;
 mod harness;
 mod limits;
 mod linear;
 mod loss;
+mod norm;
 mod optimizer;
 mod peak;
 mod pool2d;
+mod rbf;
 mod whole;
 
 use harness::*;
@@ -30,16 +33,19 @@ use harness::*;
 type Cases = fn() -> Vec<Case>;
 
 /// Every shader's cases.
-const TABLE: [(&str, Cases); 9] = [
+const TABLE: [(&str, Cases); 12] = [
     ("activation", activation::cases),
     ("batch", batch::cases),
     ("conv2d", conv2d::cases),
     ("conv_pool", conv_pool::cases),
+    ("dropout", dropout::cases),
     ("linear", linear::cases),
     ("loss", loss::cases),
+    ("norm", norm::cases),
     ("optimizer", optimizer::cases),
     ("peak", peak::cases),
     ("pool2d", pool2d::cases),
+    ("rbf", rbf::cases),
 ];
 
 /// A device for one test, of the first adapter that opens: drivers may compile on the queue's thread, so that
@@ -91,6 +97,11 @@ fn conv_pool() {
 }
 
 #[test]
+fn dropout() {
+    check("dropout");
+}
+
+#[test]
 fn linear() {
     check("linear");
 }
@@ -98,6 +109,11 @@ fn linear() {
 #[test]
 fn loss() {
     check("loss");
+}
+
+#[test]
+fn norm() {
+    check("norm");
 }
 
 #[test]
@@ -113,6 +129,11 @@ fn peak() {
 #[test]
 fn pool2d() {
     check("pool2d");
+}
+
+#[test]
+fn rbf() {
+    check("rbf");
 }
 
 #[test]
@@ -149,7 +170,8 @@ fn constants<const N: usize>(cases: &[Case], names: [&str; N]) -> BTreeSet<[usiz
 
 #[test]
 fn weight_gradients_have_cases_of_every_kind() {
-    for (shader, cases) in [("conv2d", conv2d::cases()), ("linear", linear::cases())] {
+    let all = [("conv2d", conv2d::cases()), ("linear", linear::cases()), ("rbf", rbf::cases())];
+    for (shader, cases) in all {
         let found = constants(&cases, ["SPLITS", "BLOCKS"]);
         let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&[splits, blocks]| kind(splits, blocks));
         assert!(any(|splits, blocks| splits == 1 && blocks == 1), "{shader}: {found:?}");
