@@ -343,3 +343,18 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
         if (first + 3u < GROUP_OUT) { bias_grad[at + 3u] = sum.w; }
     }
 }
+
+@group(0) @binding(8) var<storage, read> mask: array<u32>;    // 1 where output channel o sees input channel c, [o, c]
+
+// Connections that a table leaves out, as between LeNet-5's second and third layers (LeCun et al. 1998, table I): their
+// weights start at 0 and get no gradient. One invocation looks at one weight of one partial sum.
+@compute @workgroup_size(64)
+fn mask_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
+    if (id.x >= OUT_CHANNELS * GROUP_IN * TAPS) {
+        return;
+    }
+    // Stored, not multiplied, so that no NaN comes through.
+    if (mask[id.x / TAPS] == 0u) {
+        weight_grad[id.y * WEIGHT_STRIDE + id.x] = 0.0;
+    }
+}

@@ -293,13 +293,21 @@ impl Session {
     /// # Errors
     /// [`Error::Network`] when the data is not what the network takes, [`Error::Settings`] when it is too much.
     pub fn set_training(&mut self, data: &Dataset) -> Result<()> {
-        self.plan.network.check_data([data.channels, data.height, data.width], data.classes, [1, 1])?;
+        self.plan.network.check_data(
+            [data.channels, data.height, data.width],
+            data.classes,
+            data.label_size,
+        )?;
         self.upload(self.plan.train_data, data)
     }
 
     /// Puts the evaluation data in place; at most as many images as the plan was made for.
     pub fn set_evaluation(&mut self, data: &Dataset) -> Result<()> {
-        self.plan.network.check_data([data.channels, data.height, data.width], data.classes, [1, 1])?;
+        self.plan.network.check_data(
+            [data.channels, data.height, data.width],
+            data.classes,
+            data.label_size,
+        )?;
         self.upload(self.plan.eval_data, data)
     }
 
@@ -487,7 +495,7 @@ impl Trainer {
         }
         let network = session.plan.network.clone();
         for data in [train, evaluation] {
-            network.check_data([data.channels, data.height, data.width], data.classes, [1, 1])?;
+            network.check_data([data.channels, data.height, data.width], data.classes, data.label_size)?;
         }
         session.upload(session.plan.train_data, train)?;
         session.set_evaluation(evaluation)?;

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 pub use super::{Gradients, LayerBuffers as Buffers};
 
 use super::simd::{Line, cut, registers, tiles, vectorize, wide, wide_mut};
-use super::{Args, LANES, Launch, Range, blocks, padded};
+use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, padded};
 use crate::error::Result;
 
 /// Shapes of a convolution; pairs are (rows, columns).
@@ -148,6 +148,22 @@ impl Geometry {
             );
         };
         Launch::new(("conv2d", "weight_gradient"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
+    }
+
+    /// Clears the gradients of the weights between channels that `mask`, a word for each pair of an output channel and
+    /// a channel of its group's input, does not connect; in all partial sums that `weight_grad` holds, whichever launch
+    /// made them.
+    pub fn mask_gradient(self, mask: Range, weight_grad: Range) -> Result<Launch> {
+        let grid = [self.weights().div_ceil(WORKGROUP), weight_grad.len / padded(self.weights()), 1];
+        let bindings = [("mask", mask), ("weight_grad", weight_grad)];
+        let twin = move |args: &mut Args<'_>| {
+            let (mask, weight_grad) = (args.u32("mask"), args.f32_mut("weight_grad"));
+            for sums in weight_grad.chunks_exact_mut(padded(self.weights())) {
+                let filters = sums[..self.weights()].chunks_exact_mut(self.taps());
+                filters.zip(mask).filter(|(_, seen)| **seen == 0).for_each(|(filter, _)| filter.fill(0.0));
+            }
+        };
+        Launch::new(("conv2d", "mask_gradient"), &self.constants(), grid, &bindings, 0, Arc::new(twin))
     }
 }
 

@@ -54,7 +54,9 @@ impl Op {
     pub(super) fn evaluated(self) -> Option<Op> {
         match self {
             Op::Dropout(_) => None,
-            Op::Norm(g) if g.kind == Kind::Batch => Some(Op::Norm(norm::Geometry { kind: Kind::Running, ..g })),
+            Op::Norm(g) if g.kind == Kind::Batch => {
+                Some(Op::Norm(norm::Geometry { kind: Kind::Running, ..g }))
+            }
             same => Some(same),
         }
     }

@@ -335,7 +335,9 @@ impl Plan {
         }
         let mut graph = Graph::new(&placed, network.input_shape().len(), options);
         if graph.nodes.last().is_some_and(|last| last.op.evaluated().is_none()) {
-            return Err(Error::Network("the last layer is dropout: nothing after it learns to do without".into()));
+            return Err(Error::Network(
+                "the last layer is dropout: nothing after it learns to do without".into(),
+            ));
         }
         for value in &graph.values {
             // Shaders index with 32 bits.
@@ -391,7 +393,8 @@ impl Plan {
         let probabilities = program.add("probabilities", classes * positions * rows);
 
         for node in &mut graph.nodes {
-            let mask = tensors[node.tensors.clone()].first().and_then(|weight| weight.parameter.mask.as_ref());
+            let mask =
+                tensors[node.tensors.clone()].first().and_then(|weight| weight.parameter.mask.as_ref());
             node.mask = mask.map(|mask| {
                 let range = program.add(format!("{}.mask", node.name), mask.len());
                 program.buffers[range.buffer.0].content =
@@ -439,7 +442,8 @@ impl Plan {
             }
             Ok(launches)
         };
-        let geometry = loss::Geometry { classes, positions, smoothing, rubbish: network.loss.rubbish(), batch };
+        let geometry =
+            loss::Geometry { classes, positions, smoothing, rubbish: network.loss.rubbish(), batch };
         let loss_buffers =
             |data: Data| loss::Buffers { logits, labels: data.labels, order: data.order, rows: row_results };
 
@@ -506,7 +510,7 @@ impl Plan {
             segments,
             metrics,
             rows: row_results,
-            positions: 1,
+            positions,
         })?);
 
         let mut evaluate = forward(eval_data, false)?;

@@ -66,7 +66,48 @@ pub fn cases() -> Vec<Case> {
         Conv { channels: [16, 20], size: [6, 7], kernel: [5, 5], batch: 64, ..CONV },
         Conv { channels: [16, 32], size: [5, 6], kernel: [5, 5], batch: 30, ..CONV },
     ];
-    table.into_iter().map(case).collect()
+    let masks = [
+        (CONV, 1),
+        // Two partial sums, and a group's own channels.
+        (Conv { channels: [6, 16], size: [6, 6], kernel: [5, 5], batch: 33, ..CONV }, 2),
+        (Conv { channels: [12, 14], groups: 2, kernel: [2, 3], ..CONV }, 3),
+    ];
+    table.into_iter().map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).collect()
+}
+
+/// Gradients that are numbers and ones that are not, of which about half are masked.
+fn masked(conv: Conv, splits: usize) -> Case {
+    let g = conv.geometry();
+    let mut case = Case::new(format!("the mask of {conv:?}, {splits} parts"));
+    let mut random = Random::of(&case.name);
+    let taps = g.kernel[0] * g.kernel[1];
+    let mask: Vec<u32> = (0..g.weights() / taps).map(|_| random.below(2)).collect();
+    let stride = padded(g.weights());
+    let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, 1e-42];
+    let mut values = vec![f32::from_bits(POISON); splits * stride];
+    let mut written = Vec::new();
+    let mut zeros = Vec::new();
+    for split in 0..splits {
+        for i in 0..g.weights() {
+            let seen = mask[i / taps] == 1;
+            // What is let through is finite, for the comparison's sake.
+            let strange = !seen && random.below(4) == 0;
+            let at = split * stride + i;
+            values[at] = if strange { special[random.below(5) as usize] } else { random.float() };
+            if !seen {
+                written.push(at..at + 1);
+                zeros.push(at);
+            }
+        }
+    }
+    // One chunk more, which nothing may write.
+    values.resize(values.len() + CHUNK, f32::from_bits(POISON));
+    let mask = case.integers("mask", &mask);
+    let exact = Compare::Close { absolute: 0.0, relative: 0.0 };
+    let gradients = case.updated("weight_grad", &values, &written, exact);
+    case.expected = zeros.into_iter().map(|at| (gradients, at, 0)).collect();
+    case.launch(g.mask_gradient(mask, sub(gradients, 0, splits * stride)));
+    case
 }
 
 impl Conv {

@@ -15,15 +15,18 @@ mod activation;
 mod batch;
 mod conv2d;
 mod conv_pool;
+mod dropout;
 mod harness;
 mod join;
 mod limits;
 mod linear;
 mod loss;
 mod lrn;
+mod norm;
 mod optimizer;
 mod peak;
 mod pool2d;
+mod rbf;
 mod whole;
 
 use harness::*;
@@ -32,18 +35,21 @@ use harness::*;
 type Cases = fn() -> Vec<Case>;
 
 /// Every shader's cases.
-const TABLE: [(&str, Cases); 11] = [
+const TABLE: [(&str, Cases); 14] = [
     ("activation", activation::cases),
     ("batch", batch::cases),
     ("conv2d", conv2d::cases),
     ("conv_pool", conv_pool::cases),
+    ("dropout", dropout::cases),
     ("join", join::cases),
     ("linear", linear::cases),
     ("loss", loss::cases),
     ("lrn", lrn::cases),
+    ("norm", norm::cases),
     ("optimizer", optimizer::cases),
     ("peak", peak::cases),
     ("pool2d", pool2d::cases),
+    ("rbf", rbf::cases),
 ];
 
 /// A device for one test, of the first adapter that opens: drivers may compile on the queue's thread, so that
@@ -95,6 +101,11 @@ fn conv_pool() {
 }
 
 #[test]
+fn dropout() {
+    check("dropout");
+}
+
+#[test]
 fn join() {
     check("join");
 }
@@ -115,6 +126,11 @@ fn lrn() {
 }
 
 #[test]
+fn norm() {
+    check("norm");
+}
+
+#[test]
 fn optimizer() {
     check("optimizer");
 }
@@ -127,6 +143,11 @@ fn peak() {
 #[test]
 fn pool2d() {
     check("pool2d");
+}
+
+#[test]
+fn rbf() {
+    check("rbf");
 }
 
 #[test]
@@ -163,7 +184,8 @@ fn constants<const N: usize>(cases: &[Case], names: [&str; N]) -> BTreeSet<[usiz
 
 #[test]
 fn weight_gradients_have_cases_of_every_kind() {
-    for (shader, cases) in [("conv2d", conv2d::cases()), ("linear", linear::cases())] {
+    let all = [("conv2d", conv2d::cases()), ("linear", linear::cases()), ("rbf", rbf::cases())];
+    for (shader, cases) in all {
         let found = constants(&cases, ["SPLITS", "BLOCKS"]);
         let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&[splits, blocks]| kind(splits, blocks));
         assert!(any(|splits, blocks| splits == 1 && blocks == 1), "{shader}: {found:?}");
