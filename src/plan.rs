@@ -4,6 +4,7 @@
 //! writes the launches, then backward and writes the launches of the gradients; the optimizer's launch ends the
 //! step. Nothing is decided at run time.
 
+use crate::augment::Augment;
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
 use crate::kernels::{
@@ -89,6 +90,8 @@ pub struct Options {
     pub train_images: usize,
     /// Images of the evaluation data.
     pub eval_images: usize,
+    /// How the training pictures are distorted.
+    pub augment: Augment,
     /// Whether layers are fused into common launches; without, each layer has its own.
     pub fuse: bool,
     /// Invocations that fill the device: larger tiles are cut up until there are so many. A few hundred suit a
@@ -104,6 +107,7 @@ impl Default for Options {
             smoothing: 0.0,
             train_images: 1,
             eval_images: 1,
+            augment: Augment::NONE,
             fuse: true,
             fill: 256,
         }
@@ -465,6 +469,7 @@ impl Plan {
             mean: input.mean,
             deviation: input.deviation,
             batch,
+            augment: None,
         };
         // The first layer gathers its images itself, if it can.
         let mut gathers = false;
