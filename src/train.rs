@@ -11,6 +11,7 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::augment::Augment;
 use crate::backend::{Backend, Readback};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -101,6 +102,9 @@ pub struct Settings {
     /// Label smoothing.
     #[serde(default)]
     pub smoothing: f32,
+    /// How the training pictures are distorted.
+    #[serde(default, skip_serializing_if = "Augment::is_none")]
+    pub augment: Augment,
     /// Stops after this many epochs without a lower evaluation loss, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<usize>,
@@ -122,6 +126,7 @@ impl Default for Settings {
             schedule: Schedule::Cosine,
             warmup: 0,
             smoothing: 0.0,
+            augment: Augment::NONE,
             early_stop: None,
             seed: 0,
             shuffle: true,
@@ -157,6 +162,7 @@ impl Settings {
             }
             _ => {}
         }
+        self.augment.check()?;
         self.optimizer.check()
     }
 
@@ -475,6 +481,7 @@ impl Trainer {
             smoothing: settings.smoothing,
             train_images: train.len(),
             eval_images: evaluation.len(),
+            augment: settings.augment,
             ..Options::default()
         }
     }

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use lenet::Error;
+use lenet::augment::Augment;
 use lenet::data::{self, Dataset, Split};
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::network::Network;
@@ -69,6 +70,9 @@ pub struct Args {
     /// Label smoothing, 0 to below 1
     #[arg(long, value_name = "X")]
     smoothing: Option<f32>,
+    /// Distort the training pictures at random: light, strong, or shift=2,rotate=10,scale=0.1,shear=10,elastic=4:5,noise=0.05,cutout=8,flip
+    #[arg(long, value_name = "SPEC")]
+    augment: Option<Augment>,
     /// How the learning rate moves [default: cosine]
     #[arg(long, value_name = "SCHEDULE")]
     schedule: Option<Kind>,
@@ -178,6 +182,7 @@ impl Args {
         set(&mut training.learning_rate, self.lr);
         set(&mut training.warmup, self.warmup);
         set(&mut training.smoothing, self.smoothing);
+        set(&mut training.augment, self.augment);
         set(&mut training.seed, self.seed);
         training.early_stop = self.early_stop.or(training.early_stop);
         training.shuffle &= !self.no_shuffle;

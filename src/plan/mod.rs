@@ -9,6 +9,7 @@ mod fuse;
 mod node;
 mod reuse;
 
+use crate::augment::Augment;
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
 use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, join, loss, padded};
@@ -103,6 +104,8 @@ pub struct Options {
     pub train_images: usize,
     /// Images of the evaluation data.
     pub eval_images: usize,
+    /// How the training pictures are distorted.
+    pub augment: Augment,
     /// Whether layers are fused into common launches; without, each layer has its own.
     pub fuse: bool,
     /// Whether buffers that are never needed at the same time are one. Without, every layer's values and gradients
@@ -121,6 +124,7 @@ impl Default for Options {
             smoothing: 0.0,
             train_images: 1,
             eval_images: 1,
+            augment: Augment::NONE,
             fuse: true,
             reuse: true,
             fill: 256,
@@ -368,6 +372,7 @@ impl Plan {
             mean: input.mean,
             deviation: input.deviation,
             batch,
+            augment: None,
         };
         // The first layer gathers its images itself, if it can.
         let first = &mut graph.nodes[0];

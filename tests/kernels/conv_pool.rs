@@ -104,6 +104,7 @@ fn case(fused: Fused) -> Case {
         mean,
         deviation,
         batch: conv.batch,
+        augment: None,
     });
     let g =
         conv_pool::Geometry { conv: conv.geometry(), average, activation, input_activation, gather, fill };

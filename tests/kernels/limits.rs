@@ -34,8 +34,16 @@ fn a_grid_over_the_limits_is_an_error() {
     let mut program = Program::default();
     let [images, order, output] = ["images", "order", "output"].map(|name| program.add(name, CHUNK));
     let (height, width) = (1024, 1024);
-    let geometry =
-        batch::Geometry { channels: 1, height, width, pad: 0, mean: 0.0, deviation: 1.0, batch: 1 };
+    let geometry = batch::Geometry {
+        channels: 1,
+        height,
+        width,
+        pad: 0,
+        mean: 0.0,
+        deviation: 1.0,
+        batch: 1,
+        augment: None,
+    };
     match geometry.gather(batch::Buffers { images, order, output }) {
         Err(Error::Limit { needed, allowed, .. }) => assert!(needed > allowed && allowed == 65_535),
         other => panic!("expected Error::Limit, got {other:?}"),
