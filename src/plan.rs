@@ -5,6 +5,7 @@
 //! step. Nothing is decided at run time.
 
 use crate::error::{Error, Result};
+use crate::fit;
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
 use crate::kernels::{
     CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, batch, blocks, conv_pool, conv2d, linear, loss,
@@ -83,6 +84,10 @@ pub struct Options {
     pub batch: usize,
     /// The update rule.
     pub optimizer: Optimizer,
+    /// The norm that the gradient is clipped to, if it is.
+    pub clip: Option<f32>,
+    /// Patterns of names whose parameters are not trained; see [`crate::fit::matches`].
+    pub freeze: Vec<String>,
     /// Label smoothing.
     pub smoothing: f32,
     /// Images of the training data.
@@ -101,6 +106,8 @@ impl Default for Options {
         Options {
             batch: 128,
             optimizer: Optimizer::default(),
+            clip: None,
+            freeze: Vec::new(),
             smoothing: 0.0,
             train_images: 1,
             eval_images: 1,
@@ -473,7 +480,8 @@ impl Plan {
             gathers = true;
         }
         let images = program.add("images", if gathers { 0 } else { network.input_shape().len() * rows });
-        let tensors = lay_out(&fused);
+        let mut tensors = lay_out(&fused);
+        fit::freeze(&mut tensors, &options.freeze)?;
         let parameters = program.add("parameters", tensors.iter().map(|tensor| padded(tensor.len())).sum());
         let gradient_len: usize = tensors.iter().map(|tensor| tensor.partials * padded(tensor.len())).sum();
         // One chunk more, for layers without a bias to bind.
@@ -539,7 +547,7 @@ impl Plan {
             let Some(input_grad) = input_grad else { break };
             gradient = input_grad;
         }
-        train.push(options.optimizer.launch(optimizer::Buffers {
+        let update = optimizer::Buffers {
             parameters,
             gradients,
             moment1,
@@ -547,7 +555,12 @@ impl Plan {
             segments,
             metrics,
             rows: row_results,
-        })?);
+            norms: program.add("norms", optimizer::sums(parameters.len)),
+        };
+        if options.clip.is_some() {
+            train.push(update.square_sums()?);
+        }
+        train.push(options.optimizer.launch(update, options.clip)?);
 
         let mut evaluate = forward(eval_data, false)?;
         evaluate.push(geometry.cross_entropy(loss_buffers(eval_data))?);

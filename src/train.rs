@@ -15,7 +15,7 @@ use crate::backend::{Backend, Readback};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
-use crate::kernels::optimizer::Optimizer;
+use crate::kernels::optimizer::{self, Optimizer};
 use crate::kernels::{Range, Step};
 use crate::plan::{Data, Options, Phase, Plan, RING, to_rows};
 
@@ -90,6 +90,12 @@ pub struct Settings {
     /// Label smoothing.
     #[serde(default)]
     pub smoothing: f32,
+    /// The norm that the whole gradient is clipped to, if given (Pascanu et al. 2013).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f32>,
+    /// Patterns of names (see [`crate::fit::matches`]) whose parameters keep their first values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
     /// Stops after this many epochs without a lower evaluation loss, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<usize>,
@@ -111,6 +117,8 @@ impl Default for Settings {
             schedule: Schedule::Cosine,
             warmup: 0,
             smoothing: 0.0,
+            clip: None,
+            freeze: Vec::new(),
             early_stop: None,
             seed: 0,
             shuffle: true,
@@ -146,6 +154,7 @@ impl Settings {
             }
             _ => {}
         }
+        optimizer::check_clip(self.clip)?;
         self.optimizer.check()
     }
 
@@ -454,6 +463,8 @@ impl Trainer {
         Options {
             batch: settings.batch,
             optimizer: settings.optimizer,
+            clip: settings.clip,
+            freeze: settings.freeze.clone(),
             smoothing: settings.smoothing,
             train_images: train.len(),
             eval_images: evaluation.len(),
