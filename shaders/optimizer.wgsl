@@ -14,8 +14,16 @@
 //                p −= lr · m/(1 − BETA1ᵗ) / (√v / √(1 − BETA2ᵗ) + EPSILON)
 //     adamw      p −= lr · WEIGHT_DECAY · p, then adam
 //
-// These are PyTorch's definitions (Adam: Kingma and Ba 2015; AdamW: Loshchilov and Hutter 2019). One
-// invocation owns four neighbouring parameters; the first workgroup sums the metrics instead: 64 strided sums,
+// These are PyTorch's definitions (Adam: Kingma and Ba 2015; AdamW: Loshchilov and Hutter 2019). Parameters
+// whose segment is not trainable are frozen: neither gradient nor penalty moves them.
+//
+// With CLIP the gradient as a whole, that of frozen parameters left out, is at most that long (Pascanu et al.
+// 2013, PyTorch's clip_grad_norm_). `square_sums` then runs before the rule: it stores the whole gradients, and
+// each of its workgroups the sum of the squares of some. The rule adds these sums up, always in the same order:
+//
+//     Σ partial  is multiplied by  min(1, CLIP / (‖Σ partial‖ + 1e-6))  before the penalties
+//
+// One invocation owns four neighbouring parameters; the first workgroup sums the metrics instead: 64 strided sums,
 // then a tree, always in the same order. Where a gradient is not finite the parameters stay as they
 // are and the step's record is flagged, so that the host stops at that step with usable weights.
 
@@ -30,6 +38,8 @@ override BETA2: f32 = 0.999;
 override EPSILON: f32 = 1e-8;
 override WEIGHT_DECAY: f32 = 0.0;
 override L1: f32 = 0.0;
+override CLIP: f32 = 0.0;          // the gradient's largest norm; 0 means any
+override NORMS: u32 = 0;           // sums of squares that the rule adds up / 4
 
 const LOSS_NOT_FINITE = 1u;
 const GRADIENT_NOT_FINITE = 2u;
@@ -54,6 +64,9 @@ struct Step {
 @group(0) @binding(5) var<storage, read> segments: array<vec4<u32>>;
 @group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;   // ring of (loss as bits, right, count, flags)
 @group(0) @binding(7) var<storage, read> rows: array<vec2<f32>>;              // loss, and 1 if right
+// The sums of squares, as every invocation of a rule reads them, and as the workgroups of square_sums write them.
+@group(0) @binding(8) var<uniform> norms: array<vec4<f32>, 4096>;
+@group(0) @binding(9) var<storage, read_write> squares: array<f32>;
 
 fn finite(g: vec4<f32>) -> bool {
     // The exponent's bits, since a compiler may assume that there are no NaNs.
@@ -97,24 +110,78 @@ struct Work {
     gradient: vec4<f32>,
 }
 
-// Adds up the partial sums of the four gradients at `i` and applies the penalties.
-fn begin(i: u32, decay: f32) -> Work {
-    if (i >= VECTORS) {
-        return Work(false, vec4(0.0), vec4(0.0));
-    }
-    let segment = segments[i / 16u];
+// Adds up the partial sums of the four gradients at `i`, and stores them over the first.
+fn whole(i: u32, segment: vec4<u32>) -> vec4<f32> {
     let at = segment.x + i % 16u;
     var g = gradients[at];
     for (var k = 1u; k < segment.z; k++) {
         g += gradients[at + k * segment.y];
     }
     gradients[at] = g;
-    if (!finite(g)) {
+    return g;
+}
+
+// The factor that leaves a gradient of these squares no longer than CLIP.
+fn clipped(squares: f32) -> f32 {
+    return min(1.0, CLIP / (sqrt(squares) + 1e-6));
+}
+
+// Finishes the four gradients at `i`, clips them and applies the penalties.
+fn begin(i: u32, decay: f32) -> Work {
+    if (i >= VECTORS) {
+        return Work(false, vec4(0.0), vec4(0.0));
+    }
+    let segment = segments[i / 16u];
+    var g: vec4<f32>;
+    var sound: bool;
+    if (CLIP > 0.0) {
+        g = gradients[segment.x + i % 16u];
+        var sums = vec4(0.0);
+        for (var k = 0u; k < NORMS; k++) {
+            sums += norms[k];
+        }
+        let squares = (sums.x + sums.y) + (sums.z + sums.w);
+        // What is not finite or overflows anywhere leaves no length to clip to.
+        sound = finite(g) && finite(vec4(squares));
+        g *= clipped(squares);
+    } else {
+        g = whole(i, segment);
+        sound = finite(g);
+    }
+    if (!sound) {
         atomicOr(&metrics[step.slot * 4u + 3u], GRADIENT_NOT_FINITE);
         return Work(false, vec4(0.0), vec4(0.0));
     }
     let p = parameters[i];
     return Work(segment.w != 0u, p, g + decay * p + L1 * sign(p));
+}
+
+var<workgroup> sums: array<f32, 64>;
+
+// Finishes the gradients before they are clipped. Each workgroup takes 64 vectors of every ROW and sums their
+// squares: 64 strided sums, then a tree.
+@compute @workgroup_size(64)
+fn square_sums(
+    @builtin(global_invocation_id) id: vec3<u32>,
+    @builtin(local_invocation_index) invocation: u32,
+    @builtin(workgroup_id) workgroup: vec3<u32>,
+) {
+    var sum = 0.0;
+    for (var i = id.x; i < VECTORS; i += ROW) {
+        let segment = segments[i / 16u];
+        let g = whole(i, segment);
+        sum += select(0.0, dot(g, g), segment.w != 0u);
+    }
+    sums[invocation] = sum;
+    for (var half = 32u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (invocation < half) {
+            sums[invocation] += sums[invocation + half];
+        }
+    }
+    if (invocation == 0u) {
+        squares[workgroup.x] = sums[0];
+    }
 }
 
 @compute @workgroup_size(64)

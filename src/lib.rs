@@ -47,6 +47,7 @@ pub mod backend;
 pub mod checkpoint;
 pub mod data;
 pub mod error;
+pub mod fit;
 pub mod kernels;
 pub mod network;
 pub mod plan;

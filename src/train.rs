@@ -16,7 +16,7 @@ use crate::backend::{Backend, Readback};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
-use crate::kernels::optimizer::Optimizer;
+use crate::kernels::optimizer::{self, Optimizer};
 use crate::kernels::{Range, Step};
 use crate::plan::{Data, Options, Phase, Plan, RING, to_rows};
 
@@ -105,6 +105,12 @@ pub struct Settings {
     /// How the training pictures are distorted.
     #[serde(default, skip_serializing_if = "Augment::is_none")]
     pub augment: Augment,
+    /// The norm that the whole gradient is clipped to, if given (Pascanu et al. 2013).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip: Option<f32>,
+    /// Patterns of names (see [`crate::fit::matches`]) whose parameters keep their first values.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freeze: Vec<String>,
     /// Stops after this many epochs without a lower evaluation loss, if given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub early_stop: Option<usize>,
@@ -127,6 +133,8 @@ impl Default for Settings {
             warmup: 0,
             smoothing: 0.0,
             augment: Augment::NONE,
+            clip: None,
+            freeze: Vec::new(),
             early_stop: None,
             seed: 0,
             shuffle: true,
@@ -163,6 +171,7 @@ impl Settings {
             _ => {}
         }
         self.augment.check()?;
+        optimizer::check_clip(self.clip)?;
         self.optimizer.check()
     }
 
@@ -478,6 +487,8 @@ impl Trainer {
         Options {
             batch: settings.batch,
             optimizer: settings.optimizer,
+            clip: settings.clip,
+            freeze: settings.freeze.clone(),
             smoothing: settings.smoothing,
             train_images: train.len(),
             eval_images: evaluation.len(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::activation::grid;
 use super::loss::{RECORD, sum_into};
 use super::simd::{Plain, vectorize};
-use super::{Args, CHUNK, Launch, Range, Step, WORKGROUP};
+use super::{Args, CHUNK, LANES, Launch, Range, Step, WORKGROUP};
 use crate::error::{Error, Result};
 
 /// Set in a record's flags when a gradient is not finite.
@@ -67,9 +67,10 @@ pub struct Optimizer {
     pub beta2: f32,
     /// Added to the root of a mean square.
     pub epsilon: f32,
-    /// L2 penalty, added to the gradient; with `adamw` a decay of the weights themselves.
+    /// L2 penalty, added to the gradient; with `adamw` a decay of the weights themselves. Frozen parameters have
+    /// none.
     pub weight_decay: f32,
-    /// L1 penalty, added to the gradient as `l1 · sign p`.
+    /// L1 penalty, added to the gradient as `l1 · sign p`. Frozen parameters have none.
     pub l1: f32,
 }
 
@@ -128,8 +129,13 @@ impl Optimizer {
         ((1.0 / keep(self.beta1)) as f32, (1.0 / keep(self.beta2).sqrt()) as f32)
     }
 
-    /// Finishes the gradients, updates the parameters and sums the batch's metrics.
-    pub fn launch(self, b: Buffers) -> Result<Launch> {
+    /// Finishes the gradients, updates the parameters and sums the batch's metrics. With `clip`, after
+    /// [`Buffers::square_sums`], the gradient is first shortened to that norm.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when no gradient can have that norm, and those of [`Launch::new`].
+    pub fn launch(self, b: Buffers, clip: Option<f32>) -> Result<Launch> {
+        check_clip(clip)?;
         let vectors = b.parameters.len / 4;
         // One workgroup more, for the metrics.
         let (grid, row) = grid(vectors + WORKGROUP);
@@ -145,8 +151,11 @@ impl Optimizer {
             ("EPSILON", f64::from(self.epsilon)),
             ("WEIGHT_DECAY", f64::from(self.weight_decay)),
             ("L1", f64::from(self.l1)),
+            ("CLIP", clip.map_or(0.0, f64::from)),
+            ("NORMS", (sums(b.parameters.len) / 4) as f64),
         ];
         let bindings = [
+            ("norms", b.norms),
             ("parameters", b.parameters),
             ("gradients", b.gradients),
             ("moment1", b.moment1),
@@ -160,13 +169,27 @@ impl Optimizer {
             Rule::Momentum | Rule::Nesterov => 1,
             Rule::Rmsprop | Rule::Adam | Rule::Adamw => 2,
         };
+        let gradients = if clip.is_some() { b.parameters.len } else { b.gradients.len };
         let bytes =
-            4 * (b.parameters.len * (3 + 2 * moments) + b.gradients.len + b.segments.len + b.rows.len) as u64;
-        let twin = move |args: &mut Args<'_>| update(&self, b.positions, args);
+            4 * (b.parameters.len * (3 + 2 * moments) + gradients + b.segments.len + b.rows.len) as u64;
+        let twin = move |args: &mut Args<'_>| update(&self, b.positions, clip, args);
         let flop = [2, 4, 6, 9, 12, 14][self.rule as usize] * b.parameters.len as u64;
         let launch =
             Launch::new(("optimizer", self.rule.name()), &constants, grid, &bindings, flop, Arc::new(twin))?;
         Ok(launch.with_bytes(bytes))
+    }
+}
+
+/// Checks the norm to clip to.
+///
+/// # Errors
+/// [`Error::Settings`] unless it is more than 0.
+pub fn check_clip(clip: Option<f32>) -> Result<()> {
+    match clip {
+        Some(norm) if !(norm > 0.0 && norm.is_finite()) => {
+            Err(Error::Settings(format!("clip is {norm}, expected more than 0")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -189,6 +212,37 @@ pub struct Buffers {
     pub rows: Range,
     /// Rows of an image: the loss's positions.
     pub positions: usize,
+    /// As many sums of squares as [`sums`] says; without clipping nobody looks at them.
+    pub norms: Range,
+}
+
+/// Parameters that a workgroup of `square_sums` takes at a time.
+const SQUARED: usize = 4 * WORKGROUP;
+
+/// How many sums the squares of so many gradients are added up to: a multiple of 4, at most 256.
+pub fn sums(parameters: usize) -> usize {
+    // Four vectors of four an invocation, where that leaves few enough for each invocation of a rule to add up.
+    parameters.div_ceil(4 * SQUARED).next_multiple_of(4).clamp(4, 256)
+}
+
+impl Buffers {
+    /// Finishes the gradients before they are clipped, and sums the squares of those that are trained.
+    pub fn square_sums(self) -> Result<Launch> {
+        let groups = sums(self.parameters.len);
+        let constants = [("VECTORS", (self.parameters.len / 4) as f64), ("ROW", (groups * WORKGROUP) as f64)];
+        let bindings = [("gradients", self.gradients), ("segments", self.segments), ("squares", self.norms)];
+        let flop = 2 * self.parameters.len as u64;
+        let bytes = 4 * (self.gradients.len + self.parameters.len + self.segments.len + groups) as u64;
+        let launch = Launch::new(
+            ("optimizer", "square_sums"),
+            &constants,
+            [groups, 1, 1],
+            &bindings,
+            flop,
+            Arc::new(square_sums),
+        )?;
+        Ok(launch.with_bytes(bytes))
+    }
 }
 
 /// Where the gradient of [`CHUNK`] parameters lies, in vectors of four floats.
@@ -208,64 +262,144 @@ pub struct Segment {
 /// Parameters that a thread updates at once.
 const GRAIN: usize = 32 * CHUNK;
 
-/// A part of one tensor.
-struct Piece<'a> {
-    parameters: &'a mut [f32],
+/// Takes the first `len` values off a slice, or what is left.
+fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
+    let len = len.min(from.len());
+    let (taken, rest) = std::mem::take(from).split_at_mut(len);
+    *from = rest;
+    taken
+}
+
+/// The gradient of a part of one tensor.
+struct Gradient<'a> {
     /// The first partial sum, which becomes the gradient.
-    gradients: &'a mut [f32],
+    whole: &'a mut [f32],
     /// What lies behind it, up to the end of the tensor's partial sums: the others lie `stride` apart in it.
     others: &'a [f32],
     stride: usize,
-    /// Empty for rules without it.
-    moment1: &'a mut [f32],
-    moment2: &'a mut [f32],
     trainable: bool,
 }
 
-fn update(o: &Optimizer, positions: usize, args: &mut Args<'_>) {
-    let step = args.step;
-    let mut segments: &[Segment] = bytemuck::cast_slice(args.u32("segments"));
-    // Rules without a moment bind no buffer for it: an empty slice stands in.
-    let bound = |args: &mut Args<'_>, name: &str| args.slots.iter().any(|(other, _)| *other == name);
-    let mut m = if bound(args, "moment1") { args.f32_mut("moment1") } else { &mut [] };
-    let mut v = if bound(args, "moment2") { args.f32_mut("moment2") } else { &mut [] };
-    let (mut p, mut g, mut at) = (args.f32_mut("parameters"), args.f32_mut("gradients"), 0);
-    fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
-        let len = len.min(from.len());
-        let (taken, rest) = std::mem::take(from).split_at_mut(len);
-        *from = rest;
-        taken
+impl Gradient<'_> {
+    /// Adds the partial sums up.
+    #[inline(always)]
+    fn finish(&mut self) {
+        let len = self.whole.len();
+        for others in self.others.chunks(self.stride) {
+            for (sum, partial) in self.whole.iter_mut().zip(&others[..len]) {
+                *sum += *partial;
+            }
+        }
     }
+}
+
+/// Cuts the gradients into parts of at most [`GRAIN`], in the order of their parameters.
+fn parts<'a>(mut segments: &[Segment], mut gradients: &'a mut [f32]) -> Vec<Gradient<'a>> {
     // Tensors, and their gradients, lie in the order of their segments; a partial sum is as long as its tensor.
-    let mut pieces = Vec::new();
+    let (mut parts, mut at) = (Vec::new(), 0);
     while let [segment, ..] = *segments {
         let (first, stride) = (4 * segment.first as usize, 4 * segment.stride as usize);
-        take(&mut g, first - at);
-        let mut sums = take(&mut g, stride);
-        let others: &[f32] = take(&mut g, stride * (segment.partials as usize - 1));
+        take(&mut gradients, first - at);
+        let mut sums = take(&mut gradients, stride);
+        let others: &[f32] = take(&mut gradients, stride * (segment.partials as usize - 1));
         at = first + stride * segment.partials as usize;
         segments = &segments[stride / CHUNK..];
         for start in (0..stride).step_by(GRAIN) {
-            let len = GRAIN.min(stride - start);
-            pieces.push(Piece {
-                parameters: take(&mut p, len),
-                gradients: take(&mut sums, len),
+            parts.push(Gradient {
+                whole: take(&mut sums, GRAIN),
                 others: others.get(start..).unwrap_or_default(),
                 stride,
-                moment1: take(&mut m, len),
-                moment2: take(&mut v, len),
                 trainable: segment.trainable != 0,
             });
         }
     }
+    parts
+}
+
+/// The sum of the squares: sixteen sums side by side, then those.
+#[inline(always)]
+fn squared(values: &[f32]) -> f32 {
+    let mut sums = [0.0; LANES];
+    for values in values.as_chunks::<LANES>().0 {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value * value;
+        }
+    }
+    sums.iter().sum()
+}
+
+fn square_sums(args: &mut Args<'_>) {
+    let segments: &[Segment] = bytemuck::cast_slice(args.u32("segments"));
+    let (gradients, squares) = (args.f32_mut("gradients"), args.f32_mut("squares"));
+    parts(segments, gradients).into_par_iter().for_each(|mut part| {
+        vectorize(Plain(
+            #[inline(always)]
+            || part.finish(),
+        ));
+    });
+    let (gradients, groups) = (&*gradients, squares.len());
+    let blocks: Vec<&[Segment]> = segments.chunks(SQUARED / CHUNK).collect();
+    squares.par_iter_mut().enumerate().for_each(|(group, sum)| {
+        vectorize(Plain(
+            #[inline(always)]
+            || {
+                let trained = blocks.iter().skip(group).step_by(groups).copied().flatten();
+                *sum = trained
+                    .filter(|segment| segment.trainable != 0)
+                    .map(|segment| squared(&gradients[4 * segment.first as usize..][..CHUNK]))
+                    .sum();
+            },
+        ));
+    });
+}
+
+/// A part of one tensor.
+struct Piece<'a> {
+    parameters: &'a mut [f32],
+    gradient: Gradient<'a>,
+    /// Empty for rules without it.
+    moment1: &'a mut [f32],
+    moment2: &'a mut [f32],
+}
+
+fn update(o: &Optimizer, positions: usize, clip: Option<f32>, args: &mut Args<'_>) {
+    let step = args.step;
+    let segments: &[Segment] = bytemuck::cast_slice(args.u32("segments"));
+    let squares: f32 = args.f32("norms").iter().sum();
+    let scale = clip.map_or(1.0, |most| (most / (squares.sqrt() + 1e-6)).min(1.0));
+    // What is not finite or overflows anywhere leaves no length to clip to.
+    let sound = clip.is_none() || squares.is_finite();
+    // Rules without a moment bind no buffer for it: an empty slice stands in.
+    let bound = |args: &mut Args<'_>, name: &str| args.slots.iter().any(|(other, _)| *other == name);
+    let mut m = if bound(args, "moment1") { args.f32_mut("moment1") } else { &mut [] };
+    let mut v = if bound(args, "moment2") { args.f32_mut("moment2") } else { &mut [] };
+    let mut p = args.f32_mut("parameters");
+    let pieces: Vec<Piece<'_>> = parts(segments, args.f32_mut("gradients"))
+        .into_iter()
+        .map(|mut gradient| {
+            let len = gradient.whole.len();
+            if clip.is_some() {
+                // They have been added up.
+                gradient.others = &[];
+            }
+            Piece {
+                parameters: take(&mut p, len),
+                gradient,
+                moment1: take(&mut m, len),
+                moment2: take(&mut v, len),
+            }
+        })
+        .collect();
     let bad = pieces
         .into_par_iter()
         .map(|piece| {
-            let mut bad = false;
-            vectorize(Plain(
-                #[inline(always)]
-                || bad = piece.update(o, &step),
-            ));
+            let mut bad = !sound;
+            if sound {
+                vectorize(Plain(
+                    #[inline(always)]
+                    || bad = piece.update(o, scale, &step),
+                ));
+            }
             bad
         })
         .reduce(|| false, |a, b| a | b);
@@ -280,39 +414,35 @@ fn update(o: &Optimizer, positions: usize, args: &mut Args<'_>) {
 impl Piece<'_> {
     /// Finishes the gradients and updates the parameters; says whether a gradient is not finite.
     #[inline(always)]
-    fn update(self, o: &Optimizer, step: &Step) -> bool {
-        let len = self.gradients.len();
-        for others in self.others.chunks(self.stride) {
-            for (sum, partial) in self.gradients.iter_mut().zip(&others[..len]) {
-                *sum += *partial;
-            }
-        }
+    fn update(mut self, o: &Optimizer, scale: f32, step: &Step) -> bool {
+        self.gradient.finish();
         let finite = |g: &[f32]| g.iter().fold(true, |finite, g| finite & g.is_finite());
-        let (p, g, m, v) = (self.parameters, &*self.gradients, self.moment1, self.moment2);
+        let Gradient { whole: g, trainable, .. } = self.gradient;
+        let (p, g, m, v) = (self.parameters, &*g, self.moment1, self.moment2);
         if finite(g) {
-            if self.trainable {
-                advance(o, step, p, g, m, v);
+            if trainable {
+                advance(o, scale, step, p, g, m, v);
             }
             return false;
         }
         // The shader leaves four alone when one of them is not finite.
-        for i in (0..len).step_by(4).filter(|&i| self.trainable && finite(&g[i..i + 4])) {
+        for i in (0..g.len()).step_by(4).filter(|&i| trainable && finite(&g[i..i + 4])) {
             let m = m.get_mut(i..i + 4).unwrap_or_default();
             let v = v.get_mut(i..i + 4).unwrap_or_default();
-            advance(o, step, &mut p[i..i + 4], &g[i..i + 4], m, v);
+            advance(o, scale, step, &mut p[i..i + 4], &g[i..i + 4], m, v);
         }
         true
     }
 }
 
-/// Updates parameters by finite gradients.
+/// Updates parameters by finite gradients, each of which is first multiplied by `scale`.
 #[inline(always)]
-fn advance(o: &Optimizer, step: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
+fn advance(o: &Optimizer, scale: f32, step: &Step, p: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]) {
     let lr = step.learning_rate;
     let decay = if o.rule == Rule::Adamw { 0.0 } else { o.weight_decay };
     let penalised = |g: f32, p: f32| {
         let sign = if p == 0.0 { 0.0 } else { p.signum() };
-        g + decay * p + o.l1 * sign
+        scale * g + decay * p + o.l1 * sign
     };
     let steps = p.iter_mut().zip(g);
     match o.rule {

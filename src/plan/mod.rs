@@ -11,6 +11,7 @@ mod reuse;
 
 use crate::augment::Augment;
 use crate::error::{Error, Result};
+use crate::fit;
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
 use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, join, loss, padded};
 use crate::network::{Network, Parameter};
@@ -98,6 +99,10 @@ pub struct Options {
     pub batch: usize,
     /// The update rule.
     pub optimizer: Optimizer,
+    /// The norm that the gradient is clipped to, if it is.
+    pub clip: Option<f32>,
+    /// Patterns of names whose parameters are not trained; see [`crate::fit::matches`].
+    pub freeze: Vec<String>,
     /// Label smoothing.
     pub smoothing: f32,
     /// Images of the training data.
@@ -121,6 +126,8 @@ impl Default for Options {
         Options {
             batch: 128,
             optimizer: Optimizer::default(),
+            clip: None,
+            freeze: Vec::new(),
             smoothing: 0.0,
             train_images: 1,
             eval_images: 1,
@@ -374,14 +381,18 @@ impl Plan {
             batch,
             augment: None,
         };
-        // The first layer gathers its images itself, if it can.
-        let first = &mut graph.nodes[0];
-        let mut gathers = false;
-        if let (Op::ConvPool(g), 1) = (&mut first.op, graph.values[0].readers) {
-            g.gather = Some(source);
-            gathers = true;
+        let augments = !options.augment.is_none();
+        if augments && positions > 1 {
+            return Err(Error::Settings("augment moves pictures, but not the labels of their pixels".into()));
         }
-        let tensors = std::mem::take(&mut graph.tensors);
+        let augmented = batch::Geometry { augment: augments.then_some(options.augment), ..source };
+        // The first layer gathers its images itself, if it can and takes them as they are.
+        let gathers = matches!(graph.nodes[0].op, Op::ConvPool(_)) && graph.values[0].readers == 1;
+        if let (Op::ConvPool(g), true, false) = (&mut graph.nodes[0].op, gathers, augments) {
+            g.gather = Some(source);
+        }
+        let mut tensors = std::mem::take(&mut graph.tensors);
+        fit::freeze(&mut tensors, &options.freeze)?;
         let parameters = program.add("parameters", tensors.iter().map(|tensor| padded(tensor.len())).sum());
         let gradient_len: usize = tensors.iter().map(|tensor| tensor.partials * padded(tensor.len())).sum();
         // One chunk more, for layers without a bias to bind.
@@ -411,7 +422,7 @@ impl Plan {
         // What lies between the layers.
         let mut values = Vec::with_capacity(graph.values.len());
         for (i, value) in graph.values.iter().enumerate() {
-            let len = if i == 0 && gathers { 0 } else { value.features * rows };
+            let len = if i == 0 && gathers && !augments { 0 } else { value.features * rows };
             values.push(program.add(value.name.clone(), len));
         }
         for node in &mut graph.nodes {
@@ -432,14 +443,17 @@ impl Plan {
         // The launches up to the logits, from the bytes of a data set.
         let forward = |data: Data, training: bool| -> Result<Vec<Launch>> {
             let mut launches = Vec::new();
-            if !gathers {
+            if !gathers || training && augments {
                 let buffers = batch::Buffers { images: data.images, order: data.order, output: images };
-                launches.push(source.gather(buffers)?);
+                launches.push(if training { augmented } else { source }.gather(buffers)?);
             }
             // What only training does leaves its output where its input lies.
             let mut at = values.clone();
-            for node in &graph.nodes {
-                let op = if training { Some(node.op) } else { node.op.evaluated() };
+            for (i, node) in graph.nodes.iter().enumerate() {
+                let mut op = if training { Some(node.op) } else { node.op.evaluated() };
+                if let (0, false, Some(Op::ConvPool(g))) = (i, training, &mut op) {
+                    g.gather = gathers.then_some(source);
+                }
                 match op {
                     Some(op) => launches.extend(bind(node, op, data, &at).forward(training, rows)?),
                     None => at[node.output] = at[node.inputs[0]],
@@ -507,7 +521,7 @@ impl Plan {
             train.extend(bound.backward(gradient, &input_grads, learned, options, rows)?);
         }
         activations.reverse();
-        train.push(options.optimizer.launch(optimizer::Buffers {
+        let update = optimizer::Buffers {
             parameters,
             gradients,
             moment1,
@@ -516,7 +530,12 @@ impl Plan {
             metrics,
             rows: row_results,
             positions,
-        })?);
+            norms: program.add("norms", optimizer::sums(parameters.len)),
+        };
+        if options.clip.is_some() {
+            train.push(update.square_sums()?);
+        }
+        train.push(options.optimizer.launch(update, options.clip)?);
 
         let mut evaluate = forward(eval_data, false)?;
         evaluate.push(geometry.cross_entropy(loss_buffers(eval_data))?);

@@ -20,14 +20,66 @@ pub fn cases() -> Vec<Case> {
             l1: 0.05,
             ..plain
         };
-        cases.push(case("plain", plain, false));
-        cases.push(case("with penalties", penalised, false));
-        cases.push(case("with bad gradients", penalised, true));
+        cases.push(case("plain", plain, None, false));
+        cases.push(case("with penalties", penalised, None, false));
+        cases.push(case("with bad gradients", penalised, None, true));
+        // The gradient's norm is about 15.
+        cases.push(case("clipped", penalised, Some(2.0), false));
     }
+    cases.push(case("clipped beyond its norm", Optimizer::new(Rule::Sgd), Some(100.0), false));
+    cases.push(case("clipped with bad gradients", Optimizer::new(Rule::Adam), Some(2.0), true));
+    cases.extend([64, 70, 16_384, 300_000].map(|len| norm(len, false)));
+    cases.push(norm(3000, true));
     cases
 }
 
-fn case(what: &str, settings: Optimizer, bad: bool) -> Case {
+/// Sums of the squares of three tensors, of which one is frozen.
+fn norm(len: usize, bad: bool) -> Case {
+    let mut case =
+        Case::new(format!("square_sums of {len}{}", if bad { " with a gradient too large" } else { "" }));
+    let mut random = Random::of(&case.name);
+    let (mut segments, mut whole) = (Vec::new(), Vec::new());
+    let (mut parameter, mut gradient) = (0, CHUNK);
+    for (len, partials, trainable) in [(len, 3, true), (200, 2, false), (10, 1, true)] {
+        let len = padded(len);
+        for chunk in 0..len / CHUNK {
+            let first = ((gradient + chunk * CHUNK) / 4) as u32;
+            segments.push(Segment {
+                first,
+                stride: (len / 4) as u32,
+                partials,
+                trainable: u32::from(trainable),
+            });
+        }
+        whole.push(gradient..gradient + len);
+        parameter += len;
+        gradient += len * partials as usize;
+    }
+    let mut values = random.floats(gradient + CHUNK);
+    if bad {
+        values[CHUNK + 5] = 3e30;
+    }
+    let gradients = case.updated("gradients", &values, &whole, ARITHMETIC);
+    let segments = case.integers("segments", bytemuck::cast_slice(&segments));
+    let norms = case.output("norms", optimizer::sums(parameter), sums(3 * len / optimizer::sums(parameter)));
+    let unused = case.floats("unused", &[0.0]);
+    let unused = Range { len: parameter, ..unused };
+    let buffers = optimizer::Buffers {
+        parameters: unused,
+        gradients,
+        moment1: unused,
+        moment2: unused,
+        segments,
+        metrics: unused,
+        rows: unused,
+        norms,
+        positions: 1,
+    };
+    case.launch(buffers.square_sums());
+    case
+}
+
+fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Case {
     let mut case = Case::new(format!("{} {what}", settings.rule.name()));
     let mut random = Random::of(&case.name);
     // Length, partial sums, whether it is trained.
@@ -71,9 +123,12 @@ fn case(what: &str, settings: Optimizer, bad: bool) -> Case {
         for (tensor, at, value) in bad {
             gradients[starts[tensor].1 + at] = value;
         }
-        // The vectors of four around them stay as they are.
+        // The vectors of four around them stay as they are; where there is no norm to clip to, all do.
+        if clip.is_some() {
+            changed.clear();
+        }
         for at in [starts[0].0 + 20, starts[1].0, starts[3].0 + 68, starts[3].0 + 128] {
-            let hit = changed.iter().position(|range| range.contains(&at)).expect("a trained tensor");
+            let Some(hit) = changed.iter().position(|range| range.contains(&at)) else { continue };
             let range = changed.swap_remove(hit);
             changed.extend([range.start..at, at + 4..range.end]);
         }
@@ -116,7 +171,12 @@ fn case(what: &str, settings: Optimizer, bad: bool) -> Case {
             Step { slot: time, count: 70 + time, learning_rate, correction1, correction2, ..Step::default() }
         })
         .collect();
-    case.launch(settings.launch(optimizer::Buffers {
+    let norms = match clip {
+        Some(_) => case.output("norms", optimizer::sums(parameter), sums(parameter)),
+        None => case.floats("norms", &[]),
+    };
+    case.buffers[norms.buffer.0].nan = bad;
+    let buffers = optimizer::Buffers {
         parameters,
         gradients,
         moment1,
@@ -125,7 +185,12 @@ fn case(what: &str, settings: Optimizer, bad: bool) -> Case {
         metrics,
         rows,
         positions: POSITIONS,
-    }));
+        norms,
+    };
+    if clip.is_some() {
+        case.launch(buffers.square_sums());
+    }
+    case.launch(settings.launch(buffers, clip));
     case.expected = (1..4)
         .flat_map(|slot| {
             let count = (70 + slot as u32) * POSITIONS as u32;
