@@ -57,7 +57,8 @@ pub(super) fn is_present(files: &[String]) -> bool {
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
     let hundred = dir.join("train.bin").is_file();
-    let (label_bytes, count, names) = if hundred { (2, 100, "fine_label_names.txt") } else { (1, 10, "batches.meta.txt") };
+    let (label_bytes, count, names) =
+        if hundred { (2, 100, "fine_label_names.txt") } else { (1, 10, "batches.meta.txt") };
     let (train, test) = if hundred {
         (vec!["train.bin".to_owned()], "test.bin")
     } else {
@@ -123,7 +124,10 @@ mod tests {
         let dir = ten();
         let split = load(&dir).unwrap();
         assert_eq!(split.train.labels, [3, 9, 0]);
-        assert_eq!((split.train.channels, split.train.height, split.train.width, split.train.classes), (3, 32, 32, 10));
+        assert_eq!(
+            (split.train.channels, split.train.height, split.train.width, split.train.classes),
+            (3, 32, 32, 10)
+        );
         assert_eq!([0, 1023, 1024, 2048, 3071].map(|i| split.train.image(2)[i]), [7, 7, 8, 9, 9]);
         assert_eq!((split.test.labels, split.test.images[3071]), (vec![1], 12));
         assert_eq!(split.train.class_names[0], "0");
@@ -135,10 +139,17 @@ mod tests {
     #[test]
     fn cifar_100_counts_the_fine_label() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("train.bin"), [record(&[3, 99], [1, 2, 3]), record(&[4, 5], [1, 2, 3])].concat()).unwrap();
+        std::fs::write(
+            dir.path().join("train.bin"),
+            [record(&[3, 99], [1, 2, 3]), record(&[4, 5], [1, 2, 3])].concat(),
+        )
+        .unwrap();
         std::fs::write(dir.path().join("test.bin"), record(&[3, 98], [1, 2, 3])).unwrap();
         let split = load(&dir).unwrap();
-        assert_eq!((split.train.labels, split.test.labels, split.train.classes), (vec![99, 5], vec![98], 100));
+        assert_eq!(
+            (split.train.labels, split.test.labels, split.train.classes),
+            (vec![99, 5], vec![98], 100)
+        );
         assert_eq!(split.train.images[..1025], [vec![1; 1024], vec![2]].concat());
     }
 
@@ -151,19 +162,34 @@ mod tests {
         };
         let message = "expected a multiple of 3073, the length of a picture with its label";
         assert_eq!(with("data_batch_2.bin", b""), format!("DIR/data_batch_2.bin: 0 bytes found, {message}"));
-        assert_eq!(with("test_batch.bin", &[0; 3072]), format!("DIR/test_batch.bin: 3072 bytes found, {message}"));
-        assert_eq!(with("data_batch_1.bin", &[0; 3074]), format!("DIR/data_batch_1.bin: 3074 bytes found, {message}"));
+        assert_eq!(
+            with("test_batch.bin", &[0; 3072]),
+            format!("DIR/test_batch.bin: 3072 bytes found, {message}")
+        );
+        assert_eq!(
+            with("data_batch_1.bin", &[0; 3074]),
+            format!("DIR/data_batch_1.bin: 3074 bytes found, {message}")
+        );
         assert_eq!(
             with("data_batch_2.bin", &record(&[10], [0; 3])),
             "DIR/data_batch_2.bin: the label 10 found, expected less than 10"
         );
-        assert_eq!(with("data_batch_4.bin", &record(&[1], [0; 3])), "DIR: no file data_batch_3.bin found, expected one");
+        assert_eq!(
+            with("data_batch_4.bin", &record(&[1], [0; 3])),
+            "DIR: no file data_batch_3.bin found, expected one"
+        );
         assert_eq!(
             with("batches.meta.txt", b"a\nb\n"),
             "DIR/data_batch_1.bin: the label 3 found, expected less than 2"
         );
-        assert_eq!(with("batches.meta.txt", b"a\n\nb\n"), "DIR/batches.meta.txt: line 2 is empty, expected the name of class 1");
-        assert_eq!(with("batches.meta.txt", b"a\nb\na\n"), "DIR/batches.meta.txt: the name a found twice, expected different ones");
+        assert_eq!(
+            with("batches.meta.txt", b"a\n\nb\n"),
+            "DIR/batches.meta.txt: line 2 is empty, expected the name of class 1"
+        );
+        assert_eq!(
+            with("batches.meta.txt", b"a\nb\na\n"),
+            "DIR/batches.meta.txt: the name a found twice, expected different ones"
+        );
         let dir = ten();
         std::fs::remove_file(dir.path().join("test_batch.bin")).unwrap();
         assert_eq!(load(&dir).unwrap_err(), "DIR: no file test_batch.bin found, expected one");

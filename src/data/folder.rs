@@ -25,7 +25,9 @@ mod files {
 
     use rayon::prelude::*;
 
-    use super::super::{Classes, Encoding, MAX_CONTENT, Split, extension, held_out, list, picture, refuse, split};
+    use super::super::{
+        Classes, Encoding, MAX_CONTENT, Split, extension, held_out, list, picture, refuse, split,
+    };
     use super::{EXTENSIONS, MAX_FILE};
     use crate::error::{Error, Result};
 
@@ -55,7 +57,10 @@ mod files {
         let (names, train, test, files) = if whole.is_dir() {
             let other = ["test", "val", "valid", "validation"].map(|part| dir.join(part));
             let Some(other) = other.into_iter().find(|part| part.is_dir()) else {
-                return Err(refuse(dir.to_string_lossy(), "a folder train found without a folder test or val"));
+                return Err(refuse(
+                    dir.to_string_lossy(),
+                    "a folder train found without a folder test or val",
+                ));
             };
             let names = class_folders(&whole)?;
             let train = entries(&whole, &names)?;
@@ -70,9 +75,9 @@ mod files {
             (names, train, test, [whole, other])
         } else {
             let names = class_folders(dir)?;
-            let (test, train) = entries(dir, &names)?
-                .into_iter()
-                .partition(|(path, _)| held_out(path.file_name().unwrap_or_default().to_string_lossy().as_bytes()));
+            let (test, train) = entries(dir, &names)?.into_iter().partition(|(path, _)| {
+                held_out(path.file_name().unwrap_or_default().to_string_lossy().as_bytes())
+            });
             (names, train, test, [dir.to_owned(), dir.to_owned()])
         };
         let files = files.map(|path| path.to_string_lossy().into_owned());
@@ -246,7 +251,10 @@ mod tests {
         std::fs::write(dir.path().join("train/dog/.hidden"), "x").unwrap();
         let Split { train, test } = load(dir.path(), "").unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (1, 2, 3, 2));
-        assert_eq!((&train.class_names[..], &train.labels[..]), (&["cat".to_owned(), "dog".to_owned()][..], &[0, 1, 1][..]));
+        assert_eq!(
+            (&train.class_names[..], &train.labels[..]),
+            (&["cat".to_owned(), "dog".to_owned()][..], &[0, 1, 1][..])
+        );
         assert_eq!(train.images, [30, 31, 32, 33, 34, 35, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25]);
         assert_eq!((test.labels, test.images[0], test.encoding), (vec![0, 1], 50, Encoding::Picture));
         std::fs::rename(dir.path().join("test"), dir.path().join("val")).unwrap();
@@ -263,7 +271,10 @@ mod tests {
         assert_eq!((train.channels, test.channels), (3, 3));
         assert_eq!(train.image(0), [30, 31, 32, 33, 34, 35].repeat(3));
         assert_eq!(train.image(1), [7; 18]);
-        assert_eq!(test.image(1), [0, 1, 2, 0, 1, 2, 100, 100, 100, 101, 101, 101, 200, 200, 200, 200, 200, 200]);
+        assert_eq!(
+            test.image(1),
+            [0, 1, 2, 0, 1, 2, 100, 100, 100, 101, 101, 101, 200, 200, 200, 200, 200, 200]
+        );
         std::fs::remove_file(dir.path().join("test/cat/3.png")).unwrap();
         assert_eq!(load(dir.path(), "").unwrap().train.channels, 1);
     }
@@ -271,22 +282,29 @@ mod tests {
     #[test]
     fn a_size_that_is_asked_for_is_made() {
         let dir = tree();
-        colour(dir.path(), "train/cat/wide.png", 40, 10);
+        colour(dir.path(), "train/cat/y.png", 40, 10);
         assert_eq!(
             load(dir.path(), "").unwrap_err(),
-            "DIR/train/cat/wide.png: 40x10 pixels found, expected 3x2 as in DIR/train/cat/x.png; \
+            "DIR/train/cat/y.png: 40x10 pixels found, expected 3x2 as in DIR/train/cat/x.png; \
              DIR@WIDTHxHEIGHT scales all pictures to one size"
         );
         let Split { train, .. } = load(dir.path(), "@8x4").unwrap();
         assert_eq!((train.channels, train.height, train.width), (3, 4, 8));
         // Cropped to 20x10 about the middle, then halved or so: red runs from 10 to 29.
-        let red = &train.image(0)[..8];
+        let red = &train.image(1)[..8];
         assert!(red[0] >= 10 && red[7] <= 29 && red.is_sorted(), "{red:?}");
         assert_eq!(load(dir.path(), "@5").unwrap().test.image(0).len(), 75);
         assert!(load(dir.path(), "@0x4").unwrap_err().contains("no such data"));
         for (text, size) in [
-            ("32", Some([32, 32])), ("32x8", Some([8, 32])), ("", None), ("x", None), ("8x", None), ("+8", None),
-            ("16385", None), ("8x8x8", None), ("-1", None),
+            ("32", Some([32, 32])),
+            ("32x8", Some([8, 32])),
+            ("", None),
+            ("x", None),
+            ("8x", None),
+            ("+8", None),
+            ("16385", None),
+            ("8x8x8", None),
+            ("-1", None),
         ] {
             assert_eq!(parse_size(text), size, "{text}");
         }
@@ -306,7 +324,9 @@ mod tests {
         grey(dir.path(), "a/another.png", 200);
         grey(dir.path(), "b/one-more.png", 201);
         let second = load(dir.path(), "").unwrap();
-        let values = |data: &crate::data::Dataset| (0..data.len()).map(|i| data.image(i)[0]).filter(|&v| v < 200).collect::<Vec<_>>();
+        let values = |data: &crate::data::Dataset| {
+            (0..data.len()).map(|i| data.image(i)[0]).filter(|&v| v < 200).collect::<Vec<_>>()
+        };
         assert_eq!(values(&first.test), values(&second.test));
         assert_eq!(values(&first.train), values(&second.train));
     }

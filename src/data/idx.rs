@@ -8,9 +8,9 @@ use std::io::Read;
 
 use flate2::bufread::GzDecoder;
 
+use super::{Classes, Dataset, MAX_CONTENT};
 #[cfg(not(target_arch = "wasm32"))]
 use super::{Split, refuse};
-use super::{Classes, Dataset, MAX_CONTENT};
 use crate::error::{Error, Result};
 
 /// The element type "unsigned byte", the only one that images and labels use.
@@ -101,7 +101,9 @@ pub(super) fn prefixes(files: &[String]) -> Vec<String> {
             // The labels count, too, so that a set without its images is told what it lacks.
             ["train-images", "train-labels"].iter().find_map(|part| {
                 let (prefix, end) = stem.split_once(part)?;
-                ["-idx1", ".idx1", "-idx3", ".idx3", "-idx4", ".idx4"].contains(&end).then(|| prefix.to_owned())
+                ["-idx1", ".idx1", "-idx3", ".idx3", "-idx4", ".idx4"]
+                    .contains(&end)
+                    .then(|| prefix.to_owned())
             })
         })
         .collect();
@@ -128,7 +130,8 @@ pub(super) fn prefixes(files: &[String]) -> Vec<String> {
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(dir: &std::path::Path, prefix: &str, name: &str) -> Result<Split> {
     let read = |parts: &[&str]| {
-        let stems = |what: &str| parts.iter().map(|part| format!("{prefix}{part}-{what}")).collect::<Vec<_>>();
+        let stems =
+            |what: &str| parts.iter().map(|part| format!("{prefix}{part}-{what}")).collect::<Vec<_>>();
         let images = find(dir, &stems("images"), &[3, 4])?;
         let labels = find(dir, &stems("labels"), &[1])?;
         let files = [images.to_string_lossy(), labels.to_string_lossy()];
@@ -176,11 +179,9 @@ fn find(dir: &std::path::Path, stems: &[String], dimensions: &[u8]) -> Result<st
             }
         }
     }
-    names
-        .iter()
-        .map(|name| dir.join(name))
-        .find(|path| path.is_file())
-        .ok_or_else(|| refuse(dir.to_string_lossy(), format!("no file found under any of the names {}", names.join(", "))))
+    names.iter().map(|name| dir.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        refuse(dir.to_string_lossy(), format!("no file found under any of the names {}", names.join(", ")))
+    })
 }
 
 /// Pictures with rows and columns exchanged; `shape` is what they have before.
@@ -203,10 +204,7 @@ fn mapping(path: &std::path::Path) -> Result<Option<Mapping>> {
     let mut names = std::collections::BTreeMap::new();
     for (i, line) in lines.iter().enumerate() {
         let wrong = |what: &str| {
-            refuse(
-                path.to_string_lossy(),
-                format!("{line:?} found in line {}, expected {what}", i + 1),
-            )
+            refuse(path.to_string_lossy(), format!("{line:?} found in line {}, expected {what}", i + 1))
         };
         let mut words = line.split_ascii_whitespace();
         let label: u8 =
@@ -214,7 +212,9 @@ fn mapping(path: &std::path::Path) -> Result<Option<Mapping>> {
         let codes: Option<String> = words
             .map(|word| word.parse().ok().and_then(char::from_u32).filter(|c| !c.is_control()))
             .collect();
-        let name = codes.filter(|name| !name.is_empty()).ok_or_else(|| wrong("codes of characters behind the label"))?;
+        let name = codes
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| wrong("codes of characters behind the label"))?;
         if names.insert(label, name).is_some() {
             return Err(wrong("each label once"));
         }
@@ -449,6 +449,127 @@ mod tests {
                 "{at}: {message}"
             );
         }
+    }
+
+    #[test]
+    fn colour_is_read_with_channels_first_or_last() {
+        let last = idx(0x804, &[2, 1, 2, 3], &(0..12).collect::<Vec<_>>());
+        assert_eq!(
+            parse_planes("a", &last).unwrap(),
+            (2, [3, 1, 2], vec![0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11])
+        );
+        let first = idx(0x804, &[2, 3, 1, 2], &(0..12).collect::<Vec<_>>());
+        assert_eq!(parse_planes("a", &gzip(&first)).unwrap(), (2, [3, 1, 2], (0..12).collect()));
+        assert_eq!(
+            parse_planes("f", &good()).unwrap_err().to_string(),
+            "f: the magic 0x00000803 found, expected 0x00000804 (an IDX file of unsigned bytes, 4 dimensions)"
+        );
+    }
+
+    type Files<'a> = &'a [(&'a str, Vec<u8>)];
+
+    fn folder(files: Files) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let content = if name.ends_with(".gz") { gzip(content) } else { content.clone() };
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        dir
+    }
+
+    fn load(dir: &tempfile::TempDir, end: &str) -> Result<Split, String> {
+        let path = dir.path().to_str().unwrap();
+        crate::data::load(&format!("{path}{end}"))
+            .map_err(|error| error.to_string().replace(path, "DIR").replace('\\', "/"))
+    }
+
+    fn emnist(mapping: &str) -> tempfile::TempDir {
+        let pixels: Vec<u8> = (1..=12).collect();
+        folder(&[
+            ("emnist-letters-train-images-idx3-ubyte.gz", idx(0x803, &[2, 2, 3], &pixels)),
+            ("emnist-letters-train-labels-idx1-ubyte.gz", idx(0x801, &[2], &[26, 1])),
+            ("emnist-letters-test-images-idx3-ubyte.gz", idx(0x803, &[1, 2, 3], &pixels[..6])),
+            ("emnist-letters-test-labels-idx1-ubyte.gz", idx(0x801, &[1], &[2])),
+            ("emnist-letters-mapping.txt", mapping.as_bytes().to_vec()),
+        ])
+    }
+
+    fn letters() -> String {
+        (1..=26).map(|i| format!("{i} {} {}\n", 64 + i, 96 + i)).collect()
+    }
+
+    #[test]
+    fn emnist_is_turned_and_its_letters_are_named() {
+        let dir = emnist(&letters());
+        let Split { train, test } = load(&dir, "").unwrap();
+        assert_eq!((train.height, train.width, train.classes), (3, 2, 26));
+        assert_eq!(train.image(0), [1, 4, 2, 5, 3, 6]);
+        assert_eq!((&train.labels[..], &test.labels[..]), (&[25, 0][..], &[1][..]));
+        assert_eq!((train.class_names[0].as_str(), train.class_names[25].as_str()), ("Aa", "Zz"));
+        assert_eq!(load(&dir, "/emnist-letters").unwrap().train.name, "emnist-letters");
+        // Without the mapping labels are what they are.
+        std::fs::remove_file(dir.path().join("emnist-letters-mapping.txt")).unwrap();
+        let train = load(&dir, "").unwrap().train;
+        assert_eq!((train.classes, train.labels), (27, vec![26, 1]));
+    }
+
+    #[test]
+    fn malformed_mappings_are_refused() {
+        let with = |mapping: &str| load(&emnist(mapping), "").unwrap_err();
+        let file = "DIR/emnist-letters-mapping.txt";
+        assert_eq!(
+            with("1 65\nx 66\n"),
+            format!("{file}: \"x 66\" found in line 2, expected a label of 0 to 255")
+        );
+        assert_eq!(
+            with("1 65\n256 66\n"),
+            format!("{file}: \"256 66\" found in line 2, expected a label of 0 to 255")
+        );
+        let codes = "expected codes of characters behind the label";
+        for line in ["1", "1 0", "1 55296", "1 a"] {
+            assert_eq!(with(line), format!("{file}: {line:?} found in line 1, {codes}"));
+        }
+        assert_eq!(
+            with("1 65\n1 66\n"),
+            format!("{file}: \"1 66\" found in line 2, expected each label once")
+        );
+        assert_eq!(
+            with("1 65\n"),
+            format!(
+                "DIR/emnist-letters-train-labels-idx1-ubyte.gz: the label 26 found, expected one of {file}"
+            )
+        );
+        let many: String = (3..30).map(|i| format!("{i} {}\n", 64 + i)).collect();
+        assert_eq!(
+            with(&many),
+            format!(
+                "DIR/emnist-letters-train-labels-idx1-ubyte.gz: the label 1 found, expected one of {file}"
+            )
+        );
+    }
+
+    #[test]
+    fn one_of_several_sets_is_named() {
+        let dir = emnist(&letters());
+        for (name, content) in [
+            ("qmnist-train-images-idx4-ubyte", idx(0x804, &[1, 1, 2, 3], &[1, 2, 3, 4, 5, 6])),
+            ("qmnist-train-labels.idx1-ubyte", idx(0x801, &[1], &[0])),
+            ("qmnist-t10k-images-idx4-ubyte", idx(0x804, &[1, 3, 1, 2], &[1, 3, 5, 2, 4, 6])),
+            ("qmnist-t10k-labels-idx1-ubyte", idx(0x801, &[1], &[1])),
+        ] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        assert_eq!(
+            load(&dir, "").unwrap_err(),
+            "DIR: several sets of IDX files found: emnist-letters, qmnist; name one, as in DIR/qmnist"
+        );
+        let Split { train, test } = load(&dir, "/qmnist").unwrap();
+        assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 2, 2));
+        assert_eq!((train.images, test.images), (vec![1, 4, 2, 5, 3, 6], vec![1, 3, 5, 2, 4, 6]));
+        assert!(load(&dir, "/other").unwrap_err().contains("no such data"));
+        std::fs::write(dir.path().join("classes.txt"), "no\nyes\nperhaps\n").unwrap();
+        let train = load(&dir, "/qmnist").unwrap().train;
+        assert_eq!((train.classes, train.class_names[2].as_str()), (3, "perhaps"));
     }
 
     /// The `mnist` crate is a reader that shares no code with this one.

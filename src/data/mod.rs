@@ -278,13 +278,23 @@ fn known_names(name: &str, classes: usize) -> Option<Vec<String>> {
     let has = |part: &str| name.contains(part);
     let known = match classes {
         10 if has("fashion") => [
-            "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
             "Ankle boot",
         ],
-        10 if has("kmnist") || has("kuzushiji") => ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"],
-        10 if has("cifar") => [
-            "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-        ],
+        10 if has("kmnist") || has("kuzushiji") => {
+            ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
+        }
+        10 if has("cifar") => {
+            ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+        }
         _ => return None,
     };
     Some(known.map(String::from).to_vec())
@@ -304,9 +314,9 @@ fn planes(pixels: &[u8], area: usize, channels: usize) -> Vec<u8> {
 /// Whether one of several goes to the test part, by its file's name or its place in a file (FNV-1a of
 /// `key`, then mixed): always the same ones, one in [`HELD_OUT`].
 fn held_out(key: &[u8]) -> bool {
-    let hash = key
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
     // Names that differ in their last digit differ in few bits of the sum: MurmurHash3's finalizer spreads them.
     let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
     let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -322,16 +332,21 @@ fn split(train: (String, Dataset), test: (String, Dataset)) -> Result<Split> {
         }
     }
     if (test.channels, test.height, test.width) != (train.channels, train.height, train.width) {
-        let shape = |data: &Dataset| {
-            let planes = match (train.channels, test.channels) {
-                (1, 1) => String::new(),
-                _ => format!(" in {} channels", data.channels),
-            };
-            format!("{}x{} pixels{planes}", data.width, data.height)
+        let planes = |data: &Dataset| match (train.channels, test.channels) {
+            (1, 1) => String::new(),
+            _ => format!(" in {} channels", data.channels),
         };
         return Err(refuse(
             test_file,
-            format!("images of {} found, expected {} as in {train_file}", shape(&test), shape(&train)),
+            format!(
+                "images of {}x{} pixels{} found, expected {}x{}{} as in {train_file}",
+                test.width,
+                test.height,
+                planes(&test),
+                train.width,
+                train.height,
+                planes(&train)
+            ),
         ));
     }
     Ok(Split { train, test })
@@ -412,7 +427,8 @@ pub fn load(spec: &str) -> Result<Split> {
         return named(spec);
     }
     let path = Path::new(spec);
-    let called = |path: &Path| path.file_name().map_or(spec.into(), |name| name.to_string_lossy().into_owned());
+    let called =
+        |path: &Path| path.file_name().map_or(spec.into(), |name| name.to_string_lossy().into_owned());
     if path.is_dir() {
         return directory(path, &called(path));
     }
@@ -550,7 +566,8 @@ fn read_lines(path: &std::path::Path) -> Result<Option<Vec<String>>> {
     if bytes.len() > 1 << 20 {
         return Err(refuse(name, format!("{} bytes found, expected at most {}", bytes.len(), 1 << 20)));
     }
-    let text = String::from_utf8(bytes).map_err(|_| refuse(name, "bytes that are not UTF-8 found, expected text"))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| refuse(name, "bytes that are not UTF-8 found, expected text"))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     Ok(Some(text.trim_end().lines().map(|line| line.trim().to_owned()).collect()))
 }
@@ -645,6 +662,47 @@ mod tests {
     }
 
     #[test]
+    fn so_many_of_each_class_are_kept() {
+        let data = Dataset::new("d", [1, 1, 2], 4, (0..14).collect(), vec![0, 2, 0, 1, 2, 0, 2]).unwrap();
+        let few = data.clone().per_class(2);
+        assert_eq!(few.labels, [0, 2, 0, 1, 2]);
+        assert_eq!(few.images, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(data.clone().per_class(1).images, [0, 1, 2, 3, 6, 7]);
+        assert_eq!((data.clone().per_class(0).len(), data.clone().per_class(9)), (0, data));
+    }
+
+    #[test]
+    fn one_name_in_six_is_held_out() {
+        let count = (0..60_000).filter(|i| held_out(format!("image_{i:05}.png").as_bytes())).count();
+        assert!((9_500..10_500).contains(&count), "{count}");
+        // Data that was split once stays split that way.
+        let which: Vec<_> = (0..30).filter(|i: &u32| held_out(i.to_string().as_bytes())).collect();
+        assert_eq!(which, [3, 4, 15]);
+    }
+
+    #[test]
+    fn encodings_make_the_round_trip() {
+        for (encoding, text) in [
+            (Encoding::Ink, r#""ink""#),
+            (Encoding::Picture, r#""picture""#),
+            (Encoding::Range { low: -0.1, high: 2.5 }, r#"{"range":{"low":-0.1,"high":2.5}}"#),
+            (Encoding::Text { alphabet: "aä \"".into() }, r#"{"text":{"alphabet":"aä \""}}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&encoding).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Encoding>(text).unwrap(), encoding);
+        }
+    }
+
+    #[test]
+    fn well_known_classes_have_names() {
+        assert_eq!(known_names("Fashion-MNIST", 10).unwrap()[9], "Ankle boot");
+        assert_eq!(known_names("kmnist", 10).unwrap()[1], "ki");
+        assert_eq!(known_names("cifar-10-batches-bin", 10).unwrap()[3], "cat");
+        assert_eq!(known_names("fashion", 11), None);
+        assert_eq!(known_names("mnist", 10), None);
+    }
+
+    #[test]
     fn the_embedded_mnist_is_whole() {
         let Split { train, test } = load("mnist").unwrap();
         assert_eq!((train.len(), test.len()), (60_000, 10_000));
@@ -710,8 +768,19 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert_eq!(
             load("nowhere/at-all").unwrap_err().to_string(),
-            "nowhere/at-all: no such data: expected one of the names mnist or a directory with IDX files"
+            "nowhere/at-all: no such data: expected one of the names mnist, waves, languages, a folder with IDX, CIFAR, \
+             NumPy, CSV, text or picture files, or a .npz, .csv or .tsv file"
         );
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(
+            refused(&empty),
+            "DIR: no data found, expected train-images-idx3-ubyte, data_batch_1.bin, train.bin, x_train.npy, one .npz, \
+             train.csv, train.tsv, train.txt, or folders of pictures"
+        );
+        fs::write(empty.path().join("data.xyz"), "x").unwrap();
+        let file = empty.path().join("data.xyz");
+        let message = load(file.to_str().unwrap()).unwrap_err().to_string();
+        assert!(message.ends_with("expected .npz, .csv or .tsv, or a folder"), "{message}");
         let dir = directory();
         fs::remove_file(dir.path().join("train-labels.idx1-ubyte")).unwrap();
         assert_eq!(

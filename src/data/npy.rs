@@ -174,7 +174,11 @@ fn read(name: &str, mut bytes: Vec<u8>) -> Result<Array, String> {
         (Some('b'), "1") => (Kind::Unsigned, size),
         (Some('i'), "1" | "2" | "4" | "8") => (Kind::Signed, size),
         (Some('f'), "4" | "8") => (Kind::Float, size),
-        _ => return Err(format!("elements of the type {descr:?} found, expected u1 to u8, i1 to i8, f4 or f8")),
+        _ => {
+            return Err(format!(
+                "elements of the type {descr:?} found, expected u1 to u8, i1 to i8, f4 or f8"
+            ));
+        }
     };
     let size = size.parse::<usize>().map_err(|e| e.to_string())?;
     let big_endian = match (order, size) {
@@ -189,10 +193,14 @@ fn read(name: &str, mut bytes: Vec<u8>) -> Result<Array, String> {
         .iter()
         .try_fold(size as u64, |product, &size| product.checked_mul(size as u64))
         .filter(|&bytes| bytes <= MAX_CONTENT)
-        .ok_or_else(|| format!("the shape {shape:?} found, expected it to come to at most {MAX_CONTENT} bytes"))?;
+        .ok_or_else(|| {
+            format!("the shape {shape:?} found, expected it to come to at most {MAX_CONTENT} bytes")
+        })?;
     let found = bytes.len() - start;
     if found as u64 != expected {
-        return Err(format!("{found} bytes found after the header, expected {expected} for the shape {shape:?}"));
+        return Err(format!(
+            "{found} bytes found after the header, expected {expected} for the shape {shape:?}"
+        ));
     }
     bytes.drain(..start);
     Ok(Array { name: name.to_owned(), shape, kind, size, big_endian, bytes })
@@ -210,8 +218,12 @@ impl std::str::FromStr for Header {
 
     /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, its keys in any order.
     fn from_str(text: &str) -> Result<Header, &'static str> {
-        let mut rest =
-            text.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}')).ok_or("a dictionary")?.trim();
+        let mut rest = text
+            .trim()
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'))
+            .ok_or("a dictionary")?
+            .trim();
         let (mut descr, mut fortran, mut shape) = (None, None, None);
         while !rest.is_empty() {
             let (key, after) = quoted(rest)?;
@@ -223,7 +235,8 @@ impl std::str::FromStr for Header {
                     after
                 }
                 "fortran_order" => {
-                    let (word, known) = if value.starts_with("True") { ("True", true) } else { ("False", false) };
+                    let (word, known) =
+                        if value.starts_with("True") { ("True", true) } else { ("False", false) };
                     fortran = Some(known);
                     value.strip_prefix(word).ok_or("True or False as fortran_order")?
                 }
@@ -295,7 +308,9 @@ fn members(bytes: &[u8]) -> Result<Vec<Member<'_>>, String> {
         return Err(damaged());
     }
     if count == u16::MAX || start == u32::MAX {
-        return Err("a zip archive of more than 4 GiB or 65534 files found, expected a smaller one".to_owned());
+        return Err(
+            "a zip archive of more than 4 GiB or 65534 files found, expected a smaller one".to_owned()
+        );
     }
     let mut at = start as usize;
     let mut members: Vec<Member<'_>> = Vec::new();
@@ -324,7 +339,10 @@ fn members(bytes: &[u8]) -> Result<Vec<Member<'_>>, String> {
         let skip = |offset: usize| short(local + offset).map(usize::from).ok_or_else(damaged);
         let from = local + 30 + skip(26)? + skip(28)?;
         let packed = bytes.get(from..from.saturating_add(packed)).ok_or_else(|| {
-            format!("{name} of {packed} bytes from {from} found, expected it inside the file of {}", bytes.len())
+            format!(
+                "{name} of {packed} bytes from {from} found, expected it inside the file of {}",
+                bytes.len()
+            )
         })?;
         members.push(Member { name, method, sum, packed, size });
         at += 46 + name_len + usize::from(field(30)?) + usize::from(field(32)?);
@@ -346,22 +364,25 @@ impl Member<'_> {
                 let mut content = Vec::new();
                 let mut stream = DeflateDecoder::new(self.packed);
                 // One byte more than is promised, so that a longer stream is noticed and no more is unpacked.
-                stream
-                    .by_ref()
-                    .take(size + 1)
-                    .read_to_end(&mut content)
-                    .map_err(|e| format!("the stream is damaged or cut short after {} bytes: {e}", content.len()))?;
+                stream.by_ref().take(size + 1).read_to_end(&mut content).map_err(|e| {
+                    format!("the stream is damaged or cut short after {} bytes: {e}", content.len())
+                })?;
                 let rest = stream.into_inner().len();
                 if content.len() as u64 == size && rest > 0 {
                     return Err(format!("{rest} bytes found after the stream, expected none"));
                 }
                 content
             }
-            method => return Err(format!("the compression {method} found, expected 0 (stored) or 8 (deflate)")),
+            method => {
+                return Err(format!("the compression {method} found, expected 0 (stored) or 8 (deflate)"));
+            }
         };
         if content.len() as u64 != size {
             let more = if content.len() as u64 > size { "or more " } else { "" };
-            return Err(format!("{} {more}bytes found, expected {size} as the directory says", content.len()));
+            return Err(format!(
+                "{} {more}bytes found, expected {size} as the directory says",
+                content.len()
+            ));
         }
         let mut sum = flate2::Crc::new();
         sum.update(&content);
@@ -394,7 +415,10 @@ pub fn parse_archive(file: &str, bytes: &[u8]) -> Result<[Array; 4]> {
     let read = |name: &str| {
         let member = find(name).ok_or_else(|| {
             let found: Vec<_> = members.iter().map(|member| member.name.as_str()).take(10).collect();
-            refuse(file, format!("no array {name} found, but {}; expected {}", found.join(", "), names.join(", ")))
+            refuse(
+                file,
+                format!("no array {name} found, but {}; expected {}", found.join(", "), names.join(", ")),
+            )
         })?;
         let title = format!("{file}: {}", member.name);
         parse(&title, member.unpack().map_err(|message| refuse(title.as_str(), message))?)
@@ -500,7 +524,10 @@ pub fn load(path: &std::path::Path, name: &str) -> Result<Split> {
         let read = |name: &str| {
             let file = path.join(format!("{name}.npy"));
             if !file.is_file() {
-                return Err(refused(format!("no file {name}.npy found, expected {}, each .npy", names.join(", "))));
+                return Err(refused(format!(
+                    "no file {name}.npy found, expected {}, each .npy",
+                    names.join(", ")
+                )));
             }
             parse(&file.to_string_lossy(), crate::checkpoint::read(&file)?)
         };
@@ -516,11 +543,20 @@ pub fn load(path: &std::path::Path, name: &str) -> Result<Split> {
             let title = file.to_string_lossy();
             let bytes = crate::checkpoint::read(&file)?;
             match &members(&bytes).map_err(|message| refuse(title.as_ref(), message))?[..] {
-                [member] => parse(&title, member.unpack().map_err(|message| refuse(title.as_ref(), message))?),
-                several => Err(refuse(title.as_ref(), format!("{} arrays found, expected one", several.len()))),
+                [member] => {
+                    parse(&title, member.unpack().map_err(|message| refuse(title.as_ref(), message))?)
+                }
+                several => {
+                    Err(refuse(title.as_ref(), format!("{} arrays found, expected one", several.len())))
+                }
             }
         };
-        return finish([read("train-imgs")?, read("train-labels")?, read("test-imgs")?, read("test-labels")?]);
+        return finish([
+            read("train-imgs")?,
+            read("train-labels")?,
+            read("test-imgs")?,
+            read("test-labels")?,
+        ]);
     }
     match &archives[..] {
         [file] => load(&path.join(file), name),
@@ -746,14 +782,24 @@ mod tests {
         assert_eq!(series.test.encoding, Encoding::Range { low: -2.0, high: 2.0 });
         for (descr, shape, content, message) in [
             ("<f4", "(2, 1, 2)", &values, "f: x_train.npy: the pixel -2 found at index 0, expected 0 to 1"),
-            ("<i2", "(2, 1, 4)", &values, "f: x_train.npy: the pixel -16384 found at index 1, expected 0 to 255"),
+            (
+                "<i2",
+                "(2, 1, 4)",
+                &values,
+                "f: x_train.npy: the pixel -16384 found at index 1, expected 0 to 255",
+            ),
             (
                 "|u1",
                 "(16,)",
                 &values,
                 "f: x_train.npy: the shape [16] found, expected N,L or N,H,W or N,H,W,C or N,C,H,W",
             ),
-            ("|u1", "(4, 4)", &values, "f: y_train.npy: 2 labels found, expected 4 as there are images in f: x_train.npy"),
+            (
+                "|u1",
+                "(4, 4)",
+                &values,
+                "f: y_train.npy: 2 labels found, expected 4 as there are images in f: x_train.npy",
+            ),
         ] {
             assert_eq!(of(descr, shape, content).unwrap_err().to_string(), message);
         }
@@ -822,7 +868,11 @@ mod tests {
         stored[at] ^= 1;
         assert!(refused(&stored).starts_with("f: x_train.npy: the checksum "), "{}", refused(&stored));
         // A directory that promises less or more than the stream gives: its size is 24 bytes into the entry.
-        for (promise, says) in [(5u32, "or more bytes found, expected 5"), (1 << 31, "expected 2147483648"), (u32::MAX, "at most")] {
+        for (promise, says) in [
+            (5u32, "or more bytes found, expected 5"),
+            (1 << 31, "expected 2147483648"),
+            (u32::MAX, "at most"),
+        ] {
             let mut bytes = whole.clone();
             let at = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
             bytes[at + 24..at + 28].copy_from_slice(&promise.to_le_bytes());
@@ -837,21 +887,36 @@ mod tests {
         std::fs::write(spec("a.npz"), zip(&good(), true)).unwrap();
         std::fs::write(spec("classes.txt"), "zero\none\ntwo\n").unwrap();
         let whole = crate::data::load(&spec("a.npz")).unwrap();
-        assert_eq!((whole.train.name.as_str(), &whole.train.class_names[..]), ("a", &["zero", "one", "two"].map(String::from)[..]));
-        assert_eq!(crate::data::load(&spec("")).unwrap().test, Dataset { name: whole_name(&dir), ..whole.test.clone() });
+        assert_eq!(
+            (whole.train.name.as_str(), &whole.train.class_names[..]),
+            ("a", &["zero", "one", "two"].map(String::from)[..])
+        );
+        assert_eq!(
+            crate::data::load(&spec("")).unwrap().test,
+            Dataset { name: whole_name(&dir), ..whole.test.clone() }
+        );
         std::fs::write(spec("b.npz"), zip(&good(), true)).unwrap();
         let message = crate::data::load(&spec("")).unwrap_err().to_string();
-        assert!(message.ends_with("2 .npz files found, expected one; a file can be named itself"), "{message}");
+        assert!(
+            message.ends_with("2 .npz files found, expected one; a file can be named itself"),
+            "{message}"
+        );
         for (name, content) in good() {
             std::fs::write(spec(&format!("{name}.npy")), content).unwrap();
         }
         assert_eq!(crate::data::load(&spec("")).unwrap().train.images, whole.train.images);
         std::fs::remove_file(spec("y_test.npy")).unwrap();
         let message = crate::data::load(&spec("")).unwrap_err().to_string();
-        assert!(message.ends_with("no file y_test.npy found, expected x_train, y_train, x_test, y_test, each .npy"));
+        assert!(
+            message
+                .ends_with("no file y_test.npy found, expected x_train, y_train, x_test, y_test, each .npy")
+        );
         std::fs::write(spec("classes.txt"), "zero\none\n").unwrap();
         let message = crate::data::load(&spec("a.npz")).unwrap_err().to_string();
-        assert!(message.ends_with("classes.txt: 2 names found, expected 3 as there are classes"), "{message}");
+        assert!(
+            message.ends_with("classes.txt: 2 names found, expected 3 as there are classes"),
+            "{message}"
+        );
     }
 
     fn whole_name(dir: &tempfile::TempDir) -> String {
@@ -861,8 +926,11 @@ mod tests {
     #[test]
     fn kuzushiji_is_read_as_it_comes() {
         let dir = tempfile::tempdir().unwrap();
-        for ((_, content), part) in good().into_iter().zip(["train-imgs", "train-labels", "test-imgs", "test-labels"]) {
-            std::fs::write(dir.path().join(format!("k49-{part}.npz")), zip(&[("arr_0", content)], true)).unwrap();
+        for ((_, content), part) in
+            good().into_iter().zip(["train-imgs", "train-labels", "test-imgs", "test-labels"])
+        {
+            std::fs::write(dir.path().join(format!("k49-{part}.npz")), zip(&[("arr_0", content)], true))
+                .unwrap();
         }
         let split = crate::data::load(dir.path().to_str().unwrap()).unwrap();
         assert_eq!((split.train.labels, split.test.labels), (vec![0, 2, 1], vec![2]));

@@ -119,7 +119,8 @@ pub fn fit(
     }
     let picture = open(bytes).map_err(|message| Error::Data { path: name.to_owned(), message })?;
     if channels == 1 {
-        let grey = grey_on_white(picture).map_err(|message| Error::Data { path: name.to_owned(), message })?;
+        let grey =
+            grey_on_white(picture).map_err(|message| Error::Data { path: name.to_owned(), message })?;
         let (pixels, steps) = scaled(DynamicImage::ImageLuma8(grey), columns, rows);
         return Ok((pixels.into_luma8().into_raw(), steps));
     }
@@ -279,7 +280,8 @@ fn normalize(mut picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>
         && ink_width <= box_width
         && ink_height <= box_height
     {
-        let steps = Preparation { unchanged: true, inverted: false, cropped_from, ink, scale: 1.0, whole: false };
+        let steps =
+            Preparation { unchanged: true, inverted: false, cropped_from, ink, scale: 1.0, whole: false };
         return Ok((original.into_raw(), steps));
     }
 
@@ -306,7 +308,8 @@ fn normalize(mut picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>
     let mut field = GrayImage::new(width, height);
     let at = (place(width, new_width, x), place(height, new_height, y));
     imageops::replace(&mut field, &digit, i64::from(at.0), i64::from(at.1));
-    let steps = Preparation { unchanged: false, inverted, cropped_from, ink, scale: scale as f32, whole: false };
+    let steps =
+        Preparation { unchanged: false, inverted, cropped_from, ink, scale: scale as f32, whole: false };
     Ok((field.into_raw(), steps))
 }
 
@@ -595,6 +598,51 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_picture_keeps_its_colours() {
+        let picture = RgbImage::from_fn(6, 4, |x, y| Rgb([10 * x as u8, 20 * y as u8, 200]));
+        let png = encode(picture.clone(), ImageFormat::Png);
+        let (pixels, steps) = fit(&png, "p", 3, 4, 6).unwrap();
+        assert!(steps.unchanged);
+        assert_eq!(steps.to_string(), "6x4 pixels, taken as they are");
+        let plane = |c: usize| picture.pixels().map(move |pixel| pixel.0[c]).collect::<Vec<_>>();
+        assert_eq!(pixels, [plane(0), plane(1), plane(2)].concat());
+        // A square out of the middle: columns 1 to 4, halved.
+        let (pixels, steps) = fit(&png, "p", 3, 2, 2).unwrap();
+        assert_eq!(steps.to_string(), "6x4 pixels, cropped to 4x4 at 1,0, scaled by 0.500");
+        assert!(pixels[0] < 25 && pixels[1] > 25 && pixels[4] < 30 && pixels[6] > 30, "{pixels:?}");
+        assert_eq!(pixels[8..], [200; 4]);
+        // Taller than wide, and larger than the file.
+        let (pixels, steps) = fit(&png, "p", 1, 300, 100).unwrap();
+        assert_eq!((pixels.len(), steps.ink, steps.inverted), (30_000, [2, 0, 1, 4], false));
+        // One channel of a colour picture is its grey, on a light ground no less.
+        let light = GrayImage::from_fn(5, 5, |x, y| Luma([250 - (x + y) as u8]));
+        let png = encode(light.clone(), ImageFormat::Png);
+        assert_eq!(fit(&png, "p", 1, 5, 5).unwrap().0, light.into_raw());
+        let (grey, _) = fit(&png, "p", 3, 5, 5).unwrap();
+        assert_eq!((&grey[..25], &grey[25..50]), (&grey[50..], &grey[50..]));
+        // Transparent parts are white in every plane.
+        let clear = image::RgbaImage::from_pixel(2, 2, image::Rgba([10, 20, 30, 0]));
+        assert_eq!(fit(&encode(clear, ImageFormat::Png), "p", 3, 2, 2).unwrap().0, [255; 12]);
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_refused() {
+        let png = encode(GrayImage::new(2, 2), ImageFormat::Png);
+        let refused =
+            |channels, height, width| fit(&png, "p", channels, height, width).unwrap_err().to_string();
+        assert_eq!(refused(2, 2, 2), "a picture cannot be brought to 2 channels, expected 1 or 3");
+        assert_eq!(
+            refused(3, 0, 2),
+            "a picture cannot be brought to 2x0 pixels, expected 1 to 16384 in each direction"
+        );
+        assert!(
+            fit(b"GIF89a..", "p", 3, 2, 2).unwrap_err().to_string().starts_with("p: the picture cannot be")
+        );
+        // One black pixel by the narrowest of targets: no side becomes zero.
+        assert_eq!(fit(&png, "p", 1, 1, 16384).unwrap().0.len(), 16384);
+    }
+
+    #[test]
     fn pixels_are_shown_as_text() {
         assert_eq!(show(&[0, 60, 120, 180, 255, 0], 3), "  ░░▒▒\n▓▓██  \n");
         assert_eq!(show(&[255, 255, 255], 2), "████\n██\n");
@@ -651,6 +699,7 @@ mod tests {
                 bytes.truncate(keep.index(bytes.len()));
             }
             let _ = prepare(&bytes, "p", 28, 28);
+            let _ = fit(&bytes, "p", 3, 5, 9);
         }
 
         #[test]

@@ -58,7 +58,10 @@ pub fn parse(file: &str, bytes: &[u8], tabs: bool) -> Result<Table> {
         if first {
             first = false;
             if record.len() < 2 {
-                return Err(refuse(file, format!("{} column found, expected a label and values", record.len())));
+                return Err(refuse(
+                    file,
+                    format!("{} column found, expected a label and values", record.len()),
+                ));
             }
             table.columns = record.len() - 1;
             let label = record.iter().position(|cell| cell.eq_ignore_ascii_case("label"));
@@ -70,7 +73,9 @@ pub fn parse(file: &str, bytes: &[u8], tabs: bool) -> Result<Table> {
         if (table.values.len() + table.columns) as u64 * 4 > MAX_CONTENT {
             return Err(refuse(
                 file,
-                format!("more values than {MAX_CONTENT} bytes hold found by line {line}, expected at most that many"),
+                format!(
+                    "more values than {MAX_CONTENT} bytes hold found by line {line}, expected at most that many"
+                ),
             ));
         }
         for (column, cell) in record.iter().enumerate() {
@@ -152,7 +157,10 @@ pub(super) fn label_classes(parts: [(&str, &[String]); 2]) -> Result<(Vec<String
         }
     }
     if known.len() < 2 {
-        return Err(refuse(train_file, format!("{} label found, expected 2 to 256 different ones", known.len())));
+        return Err(refuse(
+            train_file,
+            format!("{} label found, expected 2 to 256 different ones", known.len()),
+        ));
     }
     let number = |(file, labels): (&str, &[String])| {
         labels
@@ -184,7 +192,10 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
     if test.columns != train.columns {
         return Err(refuse(
             test.file.as_str(),
-            format!("{} values in a row found, expected {} as in {}", test.columns, train.columns, train.file),
+            format!(
+                "{} values in a row found, expected {} as in {}",
+                test.columns, train.columns, train.file
+            ),
         ));
     }
     let (own, labels) = label_classes([(&train.file, &train.labels), (&test.file, &test.labels)])?;
@@ -197,13 +208,20 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
             ));
         }
         Some(names) => Some(names),
-        None => if numbers { super::known_names(name, own.len()) } else { None },
+        None => {
+            if numbers {
+                super::known_names(name, own.len())
+            } else {
+                None
+            }
+        }
     };
     let classes = Classes { count: own.len(), names: Some(names.unwrap_or(own)) };
     let files = [train.file.as_str(), test.file.as_str()];
     let values = [&train.values[..], &test.values[..]];
     let side = train.columns.isqrt();
-    let pixels = |values: &[f32]| values.iter().all(|&value| (0.0..=255.0).contains(&value) && value.fract() == 0.0);
+    let pixels =
+        |values: &[f32]| values.iter().all(|&value| (0.0..=255.0).contains(&value) && value.fract() == 0.0);
     if side * side == train.columns && values.iter().all(|values| pixels(values)) {
         let part = |i: usize| {
             let bytes = values[i].iter().map(|&value| value as u8).collect();
@@ -222,9 +240,11 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
 pub(super) fn part<'a>(files: &'a [String], part: &str) -> Option<&'a String> {
     files.iter().find(|file| {
         let lower = file.to_lowercase();
-        lower.strip_suffix(".csv").or_else(|| lower.strip_suffix(".tsv")).and_then(|stem| stem.strip_suffix(part)).is_some_and(
-            |before| before.is_empty() || before.ends_with(['_', '-']),
-        )
+        lower
+            .strip_suffix(".csv")
+            .or_else(|| lower.strip_suffix(".tsv"))
+            .and_then(|stem| stem.strip_suffix(part))
+            .is_some_and(|before| before.is_empty() || before.ends_with(['_', '-']))
     })
 }
 
@@ -240,9 +260,10 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
     let files = super::list(dir)?;
     let read_part = |what: &str| match part(&files, what) {
         Some(file) => read(&dir.join(file)),
-        None => {
-            Err(refuse(dir.to_string_lossy(), format!("no file {what}.csv or {what}.tsv found, expected one")))
-        }
+        None => Err(refuse(
+            dir.to_string_lossy(),
+            format!("no file {what}.csv or {what}.tsv found, expected one"),
+        )),
     };
     tables(name, &read_part("train")?, &read_part("test")?, super::read_names(&dir.join("classes.txt"))?)
 }
@@ -290,7 +311,10 @@ mod tests {
     fn headings_and_label_columns_are_found() {
         let table = |text: &str| parse("f", text.as_bytes(), false).unwrap();
         let plain = table("3,1,2\n5,4,0.5\n");
-        assert_eq!((&plain.labels[..], &plain.values[..]), (&["3".to_owned(), "5".to_owned()][..], &[1.0, 2.0, 4.0, 0.5][..]));
+        assert_eq!(
+            (&plain.labels[..], &plain.values[..]),
+            (&["3".to_owned(), "5".to_owned()][..], &[1.0, 2.0, 4.0, 0.5][..])
+        );
         assert_eq!(table("class,p1,p2\n3,1,2\n5,4,0.5\n"), plain);
         assert_eq!(table("p1,Label,p2\r\n1, 3 ,2\r\n4,5,0.5"), plain);
         assert_eq!(table("label,0,1\n3,1,2\n5,4,0.5\n"), plain);
@@ -306,7 +330,10 @@ mod tests {
         assert_eq!(refused("1,2,3\n1,2\n"), "2 columns found in line 2, expected 3 as in the first");
         assert_eq!(refused("1,2,x\n"), "\"x\" found in line 1, column 3, expected a finite number");
         assert_eq!(refused("1,2,3\n1,,3\n"), "\"\" found in line 2, column 2, expected a finite number");
-        assert_eq!(refused("1,2,3\n1,2,NaN\n"), "\"NaN\" found in line 2, column 3, expected a finite number");
+        assert_eq!(
+            refused("1,2,3\n1,2,NaN\n"),
+            "\"NaN\" found in line 2, column 3, expected a finite number"
+        );
         assert_eq!(refused("1,2,1e40\n"), "\"1e40\" found in line 1, column 3, expected a finite number");
         assert_eq!(refused("1,2\n,2\n"), "no label found in line 2, expected one");
         let message = parse("f", b"1,2\n\xff,3\n", false).unwrap_err().to_string();
@@ -328,7 +355,8 @@ mod tests {
 
     #[test]
     fn whole_squares_are_pictures() {
-        let dir = folder(&[("mnist_train.csv", "1,0,255,3,4\n0,5,6,7,8\n"), ("mnist_test.csv", "0,1,2,3,4\n")]);
+        let dir =
+            folder(&[("mnist_train.csv", "1,0,255,3,4\n0,5,6,7,8\n"), ("mnist_test.csv", "0,1,2,3,4\n")]);
         let Split { train, test } = load(&dir).unwrap();
         assert_eq!((train.channels, train.height, train.width, &train.encoding), (1, 2, 2, &Encoding::Ink));
         assert_eq!((train.images, train.labels), (vec![0, 255, 3, 4, 5, 6, 7, 8], vec![1, 0]));
@@ -343,26 +371,51 @@ mod tests {
         ]);
         let Split { train, test } = load(&dir).unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (1, 1, 2, 3));
-        assert_eq!((&train.class_names[..], &train.labels[..]), (&["-1", "1", "2"].map(String::from)[..], &[0, 1, 2][..]));
+        assert_eq!(
+            (&train.class_names[..], &train.labels[..]),
+            (&["-1", "1", "2"].map(String::from)[..], &[0, 1, 2][..])
+        );
         assert_eq!(train.encoding, Encoding::Range { low: -1.5, high: 2.5 });
         assert_eq!((train.images, test.images), (vec![128, 0, 255, 128, 96, 96], vec![0, 128]));
         assert_eq!(test.labels, [1]);
         std::fs::write(dir.path().join("classes.txt"), "a\nb\nc\n").unwrap();
         assert_eq!(load(&dir).unwrap().train.class_names, ["a", "b", "c"]);
         std::fs::write(dir.path().join("classes.txt"), "a\nb\n").unwrap();
-        assert_eq!(load(&dir).unwrap_err(), "DIR/ECG200_TRAIN.tsv: 3 different labels found, expected 2 as there are names");
+        assert_eq!(
+            load(&dir).unwrap_err(),
+            "DIR/ECG200_TRAIN.tsv: 3 different labels found, expected 2 as there are names"
+        );
     }
 
     #[test]
     fn tables_that_do_not_fit_are_refused() {
-        let with = |train: &str, test: &str| load(&folder(&[("train.csv", train), ("test.csv", test)])).unwrap_err();
-        assert_eq!(with("0,1,2\n1,2,3\n", "0,1\n"), "DIR/test.csv: 1 values in a row found, expected 2 as in DIR/train.csv");
-        assert_eq!(with("0,1,2\n1,2,3\n", "2,1,2\n"), "DIR/test.csv: the label 2 found, expected one of those in DIR/train.csv");
-        assert_eq!(with("0,1,2\n0,2,3\n", "0,1,2\n"), "DIR/train.csv: 1 label found, expected 2 to 256 different ones");
-        assert_eq!(with("0,7,7\n1,7,7\n", "0,1,2\n"), "DIR/train.csv: 4 values without two different ones found, expected some");
+        let with =
+            |train: &str, test: &str| load(&folder(&[("train.csv", train), ("test.csv", test)])).unwrap_err();
+        assert_eq!(
+            with("0,1,2\n1,2,3\n", "0,1\n"),
+            "DIR/test.csv: 1 values in a row found, expected 2 as in DIR/train.csv"
+        );
+        assert_eq!(
+            with("0,1,2\n1,2,3\n", "2,1,2\n"),
+            "DIR/test.csv: the label 2 found, expected one of those in DIR/train.csv"
+        );
+        assert_eq!(
+            with("0,1,2\n0,2,3\n", "0,1,2\n"),
+            "DIR/train.csv: 1 label found, expected 2 to 256 different ones"
+        );
+        assert_eq!(
+            with("0,7,7\n1,7,7\n", "0,1,2\n"),
+            "DIR/train.csv: 4 values without two different ones found, expected some"
+        );
         let many: String = (0..257).map(|i| format!("{i},1,2\n")).collect();
-        assert_eq!(with(&many, "0,1,2\n"), "DIR/train.csv: more than 256 different labels found, expected 2 to 256");
-        assert_eq!(load(&folder(&[("train.csv", "0,1,2\n")])).unwrap_err(), "DIR: no file test.csv or test.tsv found, expected one");
+        assert_eq!(
+            with(&many, "0,1,2\n"),
+            "DIR/train.csv: more than 256 different labels found, expected 2 to 256"
+        );
+        assert_eq!(
+            load(&folder(&[("train.csv", "0,1,2\n")])).unwrap_err(),
+            "DIR: no file test.csv or test.tsv found, expected one"
+        );
     }
 
     #[test]

@@ -40,7 +40,9 @@ pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<(String, String)>> {
     let mut lines = Vec::new();
     for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         match line.split_once('\t').map(|(class, text)| (class.trim(), text.trim())) {
-            Some((class, text)) if !class.is_empty() && !text.is_empty() => lines.push((class.into(), text.into())),
+            Some((class, text)) if !class.is_empty() && !text.is_empty() => {
+                lines.push((class.into(), text.into()))
+            }
             _ => {
                 let shown: String = line.chars().take(40).collect();
                 return Err(refuse(
@@ -230,7 +232,10 @@ mod tests {
         let test = lines(&[("a", "bäzab")]);
         let Split { train, test } = texts("t", ["f", "g"], [&train, &test]).unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 3, 2));
-        assert_eq!((train.class_names.clone(), train.labels.clone()), (vec!["a".into(), "b".into()], vec![1, 0, 1]));
+        assert_eq!(
+            (train.class_names.clone(), train.labels.clone()),
+            (vec!["a".into(), "b".into()], vec![1, 0, 1])
+        );
         assert_eq!(train.encoding, Encoding::Text { alphabet: "abä".into() });
         assert_eq!(train.image(0), [255, 0, 0, 0, 255, 0, 0, 0, 0]);
         assert_eq!(train.image(1), [0, 255, 0, 255, 0, 0, 0, 0, 255]);
@@ -288,7 +293,10 @@ mod tests {
         std::fs::write(dir.path().join("test.txt"), "9\tnoon\n").unwrap();
         let Split { train, test } = crate::data::load(dir.path().to_str().unwrap()).unwrap();
         // Numbers are in the order of their values.
-        assert_eq!((&train.class_names[..], &test.labels[..]), (&["9".to_owned(), "10".to_owned()][..], &[0][..]));
+        assert_eq!(
+            (&train.class_names[..], &test.labels[..]),
+            (&["9".to_owned(), "10".to_owned()][..], &[0][..])
+        );
         assert_eq!(decode(test.image(0), "enosy", 3), "noo");
     }
 
@@ -304,7 +312,8 @@ mod tests {
             for i in 0..data.len() {
                 let text = decode(data.image(i), alphabet, data.width);
                 // The last word may be cut where the test's phrases are longer.
-                let text = if text.chars().count() == data.width { text.rsplit_once(' ').unwrap().0 } else { &text };
+                let text =
+                    if text.chars().count() == data.width { text.rsplit_once(' ').unwrap().0 } else { &text };
                 words.extend(text.split(' ').map(|word| (data.labels[i], word.to_owned())));
             }
             words
