@@ -20,9 +20,9 @@ pub struct Args {
     /// The network, where the file does not say: a preset or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
     net: Option<String>,
-    /// The data: mnist, or a folder with four IDX files
-    #[arg(long, value_name = "NAME|DIR", default_value = "mnist")]
-    data: String,
+    /// The data, as `lenet train` takes it [default: what the model was trained on, else mnist]
+    #[arg(long, value_name = "NAME|DIR|FILE")]
+    data: Option<String>,
     /// auto, cpu, gpu, or a name or number from `lenet info`
     #[arg(long, default_value = device::AUTO)]
     device: String,
@@ -52,10 +52,14 @@ pub fn session(
 /// Runs `lenet eval`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
-    let model = Model::load(&args.model, network)?;
-    let test = data::load(&args.data).map_err(Failure::reading)?.test;
+    let mut model = Model::load(&args.model, network)?;
+    let spec = args.data.as_ref().or(model.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
+    let test = data::load(&spec).map_err(Failure::reading)?.test;
     if test.is_empty() {
-        return Err(Failure::data(format!("{}: there are no test images", args.data)));
+        return Err(Failure::data(format!("{spec}: there are no test images")));
+    }
+    if model.class_names.is_empty() {
+        model.class_names.clone_from(&test.class_names);
     }
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);
@@ -92,7 +96,7 @@ pub fn run(args: &Args) -> Outcome {
             .collect();
         return emit_json(&json!({
             "network": model.network.name,
-            "data": args.data,
+            "data": spec,
             "device": session.device(),
             "images": test.len(),
             "loss": metrics.loss(),
@@ -106,7 +110,7 @@ pub fn run(args: &Args) -> Outcome {
         "{} on {} test images of {}\nloss      {:.4}\naccuracy  {:.2} % ({} right, {} wrong)\n\n",
         model.network.name,
         thousands(test.len()),
-        args.data,
+        spec,
         metrics.loss(),
         100.0 * accuracy,
         thousands(correct),

@@ -1,10 +1,11 @@
-//! `lenet predict`: what a picture shows, how sure the network is, and what it saw.
+//! `lenet predict`: what a picture, a signal or a text is, how sure the network is, and what it saw.
 
 use std::io::Read;
 use std::path::PathBuf;
 
 use lenet::checkpoint;
-use lenet::data::picture;
+use lenet::data::{Encoding, picture, series, text};
+use lenet::network::Input;
 use lenet::plan::Options;
 use pollster::block_on;
 use serde_json::json;
@@ -23,8 +24,8 @@ const BAR: usize = 40;
 pub struct Args {
     /// What `lenet train` wrote: a run's folder or a .safetensors file
     model: PathBuf,
-    /// Pictures: PNG, JPEG or PNM files; - reads one from stdin
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Pictures: PNG, JPEG or PNM files; for a network of signals or texts, files with one a line; - reads stdin
+    #[arg(required = true, value_name = "IMAGE|FILE")]
     images: Vec<PathBuf>,
     /// The network, where the file does not say: a preset or a TOML file
     #[arg(long, value_name = "NAME|FILE")]
@@ -35,7 +36,7 @@ pub struct Args {
     /// auto, cpu, gpu, or a name or number from `lenet info`
     #[arg(long, default_value = device::AUTO)]
     device: String,
-    /// Print JSON, one line a picture
+    /// Print JSON, one line a picture, signal or text
     #[arg(long)]
     json: bool,
 }
@@ -45,14 +46,7 @@ pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
     let model = Model::load(&args.model, network)?;
     let input = model.network.input;
-    if input.channels != 1 {
-        return Err(Failure::usage(format!(
-            "{} takes pictures of {} channels; predict makes grey ones",
-            model.network.name, input.channels
-        )));
-    }
-    let mut pixels = Vec::new();
-    let mut pictures = Vec::new();
+    let mut items = Vec::new();
     for path in &args.images {
         let (name, bytes) = if path.as_os_str() == "-" {
             let mut bytes = Vec::new();
@@ -65,19 +59,20 @@ pub fn run(args: &Args) -> Outcome {
         } else {
             (path.display().to_string(), checkpoint::read(path).map_err(Failure::reading)?)
         };
-        let (picture, preparation) =
-            picture::prepare(&bytes, &name, input.height, input.width).map_err(Failure::reading)?;
-        pixels.extend_from_slice(&picture);
-        pictures.push((name, picture, preparation));
+        items.extend(Item::read(&model, &input, name, &bytes)?);
     }
+    if items.is_empty() {
+        return Err(Failure::data("there is nothing to classify: no line found"));
+    }
+    let pixels: Vec<u8> = items.iter().flat_map(|item| &item.pixels).copied().collect();
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);
-    let options = Options { batch: pictures.len().min(128), ..Options::default() };
+    let options = Options { batch: items.len().min(128), ..Options::default() };
     let mut session = chosen.session(chosen.plan(&model.network, &options)?)?;
     session.set_parameters(model.parameters.iter().map(Vec::as_slice))?;
     let probabilities = block_on(session.predict(&pixels))?;
     let classes = session.plan().classes();
-    for ((name, picture, preparation), row) in pictures.iter().zip(probabilities.chunks_exact(classes)) {
+    for (Item { name, pixels, seen, .. }, row) in items.iter().zip(probabilities.chunks_exact(classes)) {
         let mut ranked: Vec<(usize, f32)> = row.iter().copied().enumerate().collect();
         // The sort is stable: of equals the first stays first.
         ranked.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -97,13 +92,15 @@ pub fn run(args: &Args) -> Outcome {
                 "probability": probability,
                 "top": top,
                 "probabilities": row,
-                "preparation": preparation.to_string(),
+                "preparation": seen,
             }))?;
             continue;
         }
         let mut text = format!("{name}: {}\n", model.class_name(class));
-        text += &framed(&picture::show(picture, input.width), input.width);
-        text += &format!("seen as: {preparation}\n");
+        if matches!(model.encoding, Encoding::Ink | Encoding::Picture) {
+            text += &framed(&picture::show(&grey(pixels, input.channels), input.width), input.width);
+        }
+        text += &format!("seen as: {seen}\n");
         let width =
             ranked.iter().map(|(class, _)| model.class_name(*class).chars().count()).max().unwrap_or(0);
         for (class, probability) in ranked {
@@ -118,6 +115,96 @@ pub fn run(args: &Args) -> Outcome {
         emit(&text)?;
     }
     Ok(())
+}
+
+/// What is classified.
+struct Item {
+    /// Where it comes from.
+    name: String,
+    /// The network's input.
+    pixels: Vec<u8>,
+    /// What was made of it.
+    seen: String,
+}
+
+impl Item {
+    /// What a file holds: a picture, or a signal or text in each line, as the network takes them.
+    fn read(model: &Model, input: &Input, name: String, bytes: &[u8]) -> Outcome<Vec<Item>> {
+        let (channels, height, width) = (input.channels, input.height, input.width);
+        let picture = match &model.encoding {
+            Encoding::Ink if channels == 1 => picture::prepare(bytes, &name, height, width),
+            Encoding::Ink | Encoding::Picture => picture::fit(bytes, &name, channels, height, width),
+            Encoding::Range { low, high } => {
+                return lines(&name, bytes)?
+                    .map(|(name, line)| signal(name, line, channels * height * width, *low, *high))
+                    .collect();
+            }
+            Encoding::Text { alphabet } => {
+                if channels != alphabet.chars().count() || height != 1 {
+                    return Err(Failure::data(format!(
+                        "{} takes pictures of {channels}×{height}×{width}, its alphabet has {} characters",
+                        model.network.name,
+                        alphabet.chars().count()
+                    )));
+                }
+                return Ok(lines(&name, bytes)?
+                    .map(|(name, line)| {
+                        let pixels = text::encode(line, alphabet, width);
+                        let seen = format!("{:?}", text::decode(&pixels, alphabet, width));
+                        Item { name, pixels, seen }
+                    })
+                    .collect());
+            }
+        };
+        let (pixels, preparation) = picture.map_err(|error| match error {
+            lenet::Error::Settings(_) => Failure::usage(format!("{}: {error}", model.network.name)),
+            error => Failure::reading(error),
+        })?;
+        Ok(vec![Item { name, pixels, seen: preparation.to_string() }])
+    }
+}
+
+/// The lines of a file that are not blank, each with the file's name and its number.
+fn lines<'a>(name: &'a str, bytes: &'a [u8]) -> Outcome<impl Iterator<Item = (String, &'a str)>> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| Failure::data(format!("{name}: bytes that are not UTF-8 found, expected text")))?;
+    Ok(text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(move |(i, line)| (format!("{name}:{}", i + 1), line.trim())))
+}
+
+/// A line of numbers with commas, tabs or spaces between them as the network's input.
+fn signal(name: String, line: &str, length: usize, low: f32, high: f32) -> Outcome<Item> {
+    let values = line
+        .split([',', '\t', ' '])
+        .filter(|cell| !cell.is_empty())
+        .map(|cell| {
+            cell.parse::<f32>()
+                .ok()
+                .filter(|value| value.is_finite())
+                .ok_or_else(|| Failure::data(format!("{name}: {cell:?} found, expected a finite number")))
+        })
+        .collect::<Outcome<Vec<f32>>>()?;
+    if values.len() != length {
+        return Err(Failure::data(format!("{name}: {} numbers found, expected {length}", values.len())));
+    }
+    let beyond = values.iter().filter(|value| !(low..=high).contains(*value)).count();
+    let seen = format!("{length} numbers, {beyond} of them beyond {low} to {high}");
+    Ok(Item { name, pixels: series::quantize(&values, low, high), seen })
+}
+
+/// A picture's planes as one, for display.
+fn grey(planes: &[u8], channels: usize) -> Vec<u8> {
+    let area = planes.len() / channels.max(1);
+    // Rounded means: how it looks matters here, not its exact luminance.
+    (0..area)
+        .map(|i| {
+            let sum: usize = planes[i..].iter().step_by(area).map(|&value| usize::from(value)).sum();
+            ((sum + channels / 2) / channels.max(1)) as u8
+        })
+        .collect()
 }
 
 /// Lines of text, two columns a pixel, in a frame.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lenet::checkpoint::{self, Tensors};
-use lenet::data::Dataset;
+use lenet::data::{Dataset, Encoding};
 use lenet::network::Network;
 use lenet::plan::Plan;
 use lenet::train::{Metrics, Position, Settings, Snapshot};
@@ -37,6 +37,9 @@ pub struct Record {
     /// The share of the training data that the epochs are evaluated on, in place of the test data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation: Option<f64>,
+    /// How many images of each class are trained on, if not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per_class: Option<usize>,
     /// The file of the first weights, if they are not drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -54,6 +57,7 @@ impl Default for Record {
             data: "mnist".into(),
             device: super::device::AUTO.into(),
             validation: None,
+            per_class: None,
             init: None,
             training: Settings::default(),
             network: None,
@@ -106,6 +110,10 @@ pub struct Model {
     pub parameters: Vec<Vec<f32>>,
     /// What the file calls the classes.
     pub class_names: Vec<String>,
+    /// The form of its input; what its channels suggest where the file does not say.
+    pub encoding: Encoding,
+    /// The data that it was trained on, as `--data` takes it.
+    pub trained_on: Option<String>,
 }
 
 impl Model {
@@ -128,7 +136,13 @@ impl Model {
         let parameters = take(&name, tensors, &network, "")?;
         let class_names =
             metadata.get("class_names").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        Ok(Model { network, parameters, class_names })
+        let suggested = || if network.input.channels == 1 { Encoding::Ink } else { Encoding::Picture };
+        let encoding = metadata
+            .get("encoding")
+            .and_then(|text| serde_json::from_str(text).ok())
+            .unwrap_or_else(suggested);
+        let trained_on = metadata.get("trained_on").cloned();
+        Ok(Model { network, parameters, class_names, encoding, trained_on })
     }
 
     /// What to call a class.
@@ -393,6 +407,8 @@ pub struct About<'a> {
     pub fingerprint: &'a str,
     /// What its classes are called.
     pub class_names: &'a [String],
+    /// What the bytes of its data stand for.
+    pub encoding: &'a Encoding,
 }
 
 impl About<'_> {
@@ -401,6 +417,8 @@ impl About<'_> {
             ("network".into(), plan.network.text()),
             ("classes".into(), self.class_names.len().to_string()),
             ("class_names".into(), json!(self.class_names).to_string()),
+            ("encoding".into(), json!(self.encoding).to_string()),
+            ("trained_on".into(), self.record.data.clone()),
         ])
     }
 }
@@ -484,6 +502,7 @@ mod tests {
         record.training.seed = i64::MAX as u64;
         record.training.schedule = lenet::train::Schedule::Step { epochs: 3, gamma: 0.3 };
         record.validation = Some(0.1);
+        record.per_class = Some(50);
         let mut other = Network::preset("lenet5-tanh").unwrap();
         other.input.deviation = 0.3081;
         for network in [other, Network::preset("lenet5-sigmoid").unwrap()] {

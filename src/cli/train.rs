@@ -11,7 +11,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 use lenet::Error;
 use lenet::augment::Augment;
-use lenet::data::{self, Dataset, Split};
+use lenet::data::{self, Dataset, Encoding, Split};
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::network::Network;
 use lenet::train::{Advance, Event, Metrics, Schedule, Trainer};
@@ -40,8 +40,9 @@ pub struct Args {
     /// The network: a preset (lenet5, lenet5-tanh, lenet5-sigmoid) or a TOML file [default: lenet5]
     #[arg(long, value_name = "NAME|FILE")]
     net: Option<String>,
-    /// The data: mnist, or a folder with four IDX files [default: mnist]
-    #[arg(long, value_name = "NAME|DIR")]
+    /// The data: mnist, waves, languages, a folder (IDX, CIFAR, NumPy, CSV, text, or pictures in a folder for each
+    /// class; DIR@32x32 scales those), or a .npz, .csv or .tsv file [default: mnist]
+    #[arg(long, value_name = "NAME|DIR|FILE")]
     data: Option<String>,
     /// Passes over the training data [default: 6]
     #[arg(long, value_name = "N")]
@@ -97,6 +98,9 @@ pub struct Args {
     /// Set this last share of the training data aside, evaluate the epochs on it, and keep the test data for the end
     #[arg(long, value_name = "F")]
     validation: Option<f64>,
+    /// Train on the first N images of each class only (after --validation has taken its share)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    per_class: Option<u32>,
     /// Stop after this many epochs without a lower evaluation loss, and keep the best weights
     #[arg(long, value_name = "N")]
     early_stop: Option<usize>,
@@ -169,6 +173,10 @@ impl Args {
             return Err(Failure::usage(format!(
                 "validation is {share}, expected more than 0 and less than 1"
             )));
+        }
+        record.per_class = self.per_class.map(|n| n as usize).or(record.per_class);
+        if record.per_class == Some(0) {
+            return Err(Failure::usage("per-class is 0, expected at least 1"));
         }
         let training = &mut record.training;
         set(&mut training.epochs, self.epochs);
@@ -264,7 +272,7 @@ fn same_run(before: &Record, now: &Record) -> Outcome {
         (training.epochs, training.steps) = (before.training.epochs, before.training.steps);
         let mut values = Vec::new();
         leaves("", &json!(training), &mut values);
-        leaves("", &json!({ "validation": record.validation }), &mut values);
+        leaves("", &json!({ "validation": record.validation, "per_class": record.per_class }), &mut values);
         values
     };
     let (old, new) = (flat(before), flat(now));
@@ -379,6 +387,10 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
             (train, validation, Some(test))
         }
     };
+    let train = match record.per_class {
+        Some(n) => train.per_class(n),
+        None => train,
+    };
     let init = match (&record.init, &saved) {
         (Some(path), None) => Some(Model::load(path, Some(network.clone()))?),
         _ => None,
@@ -413,6 +425,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
         record,
         fingerprint: contents,
         class_names: train.class_names.clone(),
+        encoding: train.encoding.clone(),
         eval_images: evaluation.len(),
         train_images: train.len(),
         test,
@@ -457,6 +470,7 @@ struct Job {
     record: Record,
     fingerprint: String,
     class_names: Vec<String>,
+    encoding: Encoding,
     train_images: usize,
     eval_images: usize,
     /// The test data, where the epochs are evaluated on something else.
@@ -660,8 +674,12 @@ impl Job {
             return Err(Error::NotFinite { step, what: "weights" }.into());
         }
         let plan = trainer.session().plan();
-        let about =
-            About { record: &self.record, fingerprint: &self.fingerprint, class_names: &self.class_names };
+        let about = About {
+            record: &self.record,
+            fingerprint: &self.fingerprint,
+            class_names: &self.class_names,
+            encoding: &self.encoding,
+        };
         if model {
             self.folder.model(&about, plan, step, self.accuracy, &snapshot.parameters)?;
         }
@@ -712,8 +730,12 @@ impl Job {
             (None, None, Some(last)) => last,
             (None, None, None) => block_on(trainer.session().evaluate(self.eval_images))?,
         };
-        let about =
-            About { record: &self.record, fingerprint: &self.fingerprint, class_names: &self.class_names };
+        let about = About {
+            record: &self.record,
+            fingerprint: &self.fingerprint,
+            class_names: &self.class_names,
+            encoding: &self.encoding,
+        };
         self.folder.model(&about, trainer.session().plan(), step, Some(metrics.accuracy()), &weights)?;
         self.report.event(|| {
             json!({
@@ -793,7 +815,11 @@ impl Job {
             );
         }
         text += &format!("run           {}\n", self.folder.path.display());
-        text += &format!("next          lenet predict {dir} IMAGE\n              lenet eval {dir}\n");
+        let input = match self.encoding {
+            Encoding::Ink | Encoding::Picture => "IMAGE",
+            Encoding::Range { .. } | Encoding::Text { .. } => "FILE",
+        };
+        text += &format!("next          lenet predict {dir} {input}\n              lenet eval {dir}\n");
         text
     }
 }

@@ -1,18 +1,62 @@
-//! Labelled images to train on, and single pictures to classify.
+//! Labelled images, signals and texts to train on, and single pictures to classify.
+//!
+//! One file a format: [`idx`] (MNIST and its kin), [`folder`] (pictures in a folder for each class), [`cifar`],
+//! [`npy`] (`.npy` and `.npz`), [`table`] (CSV and TSV), [`text`]; [`series`] makes bytes of real numbers. Every
+//! reader is strict: what a file claims is checked before anything is allocated, and a message says what was
+//! found and what was expected.
 
+pub mod cifar;
 pub mod compose;
+pub mod folder;
 pub mod idx;
+pub mod npy;
 pub mod picture;
+pub mod series;
+pub mod table;
+pub mod text;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, Result};
 
-/// The names that [`load`] knows; anything else is taken for a directory.
-pub const NAMES: &[&str] = &["mnist", "mnist-windows", "mnist-scenes"];
+/// The names that [`named`] knows and [`load`] takes; anything else is taken for a path.
+pub const NAMES: &[&str] = &["mnist", "mnist-windows", "mnist-scenes", "waves", "languages"];
+
+/// The most content, in bytes, that is made of one file or one part of the data: 2 GiB.
+const MAX_CONTENT: u64 = 1 << 31;
+
+/// One image in this many is held out for the test where the data has no test part of its own.
+pub const HELD_OUT: u64 = 6;
+
+/// What the bytes of a data set stand for, so that new input can be brought into the same form.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Encoding {
+    /// Light ink on black, as in MNIST: a new picture is searched for its ink.
+    #[default]
+    Ink,
+    /// Pictures as they are: a new one is cropped to the proportion and scaled.
+    Picture,
+    /// Real numbers, of which `low` became 0 and `high` 255; what lies beyond became the nearer one.
+    Range {
+        /// The number that byte 0 stands for.
+        low: f32,
+        /// The number that byte 255 stands for.
+        high: f32,
+    },
+    /// One channel a character: 255 where that character stands, 0 elsewhere.
+    Text {
+        /// The character of each channel, in order, lower case.
+        alphabet: String,
+    },
+}
 
 /// Labelled grey or colour images, bytes as they are in the file.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// A signal is an image of one row; a text has one channel a character of its alphabet.
+#[derive(Clone, PartialEq)]
 pub struct Dataset {
     /// What to call the data in messages.
     pub name: String,
@@ -32,10 +76,12 @@ pub struct Dataset {
     pub label_size: [usize; 2],
     /// What to call each class, `[classes]`; the class's number unless set.
     pub class_names: Vec<String>,
+    /// What the bytes stand for; ink for one channel and a picture for several unless set.
+    pub encoding: Encoding,
 }
 
 /// Data to learn from and data to be judged by; both have the same shape and classes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Split {
     /// What to learn from.
     pub train: Dataset,
@@ -125,7 +171,19 @@ impl Dataset {
             ));
         }
         let class_names = (0..classes).map(|class| class.to_string()).collect();
-        Ok(Dataset { name, channels, height, width, classes, images, labels, label_size, class_names })
+        let encoding = if channels == 1 { Encoding::Ink } else { Encoding::Picture };
+        Ok(Dataset {
+            name,
+            channels,
+            height,
+            width,
+            classes,
+            images,
+            labels,
+            label_size,
+            class_names,
+            encoding,
+        })
     }
 
     /// How many images there are.
@@ -179,9 +237,185 @@ impl Dataset {
             labels: self.labels.split_off(keep * self.labels_per_image()),
             name: self.name.clone(),
             class_names: self.class_names.clone(),
+            encoding: self.encoding.clone(),
             ..self
         };
         (self, validation)
+    }
+
+    /// Keeps the first `n` images of each class, in their order; of a class with fewer, all. Of images with maps of
+    /// labels, which belong to no one class, it keeps `n` for each class there is.
+    pub fn per_class(mut self, n: usize) -> Self {
+        if self.labels_per_image() > 1 {
+            let all = n.saturating_mul(self.classes);
+            return self.take(all);
+        }
+        let mut taken = vec![0; self.classes];
+        let keep: Vec<bool> = self
+            .labels
+            .iter()
+            .map(|&label| {
+                let taken = &mut taken[usize::from(label)];
+                *taken += 1;
+                *taken <= n
+            })
+            .collect();
+        let chosen = || keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(i, _)| i);
+        self.images = chosen().flat_map(|i| self.image(i)).copied().collect();
+        self.labels = chosen().map(|i| self.labels[i]).collect();
+        self
+    }
+}
+
+/// An error of one file.
+fn refuse(path: impl Into<String>, message: impl Into<String>) -> Error {
+    Error::Data { path: path.into(), message: message.into() }
+}
+
+/// Labels as classes: the number of classes and what each is called.
+#[derive(Clone, Debug, PartialEq)]
+struct Classes {
+    count: usize,
+    /// `[count]`, or none where numbers will do.
+    names: Option<Vec<String>>,
+}
+
+impl Classes {
+    /// As many classes as the greatest label asks for, at least two.
+    fn by_labels(labels: &[u8]) -> Classes {
+        let top = labels.iter().max().map_or(0, |&label| usize::from(label));
+        Classes { count: (top + 1).max(2), names: None }
+    }
+
+    /// Classes with the given names, of which there have to be 2 to 256.
+    fn named(path: &str, names: Vec<String>) -> Result<Classes> {
+        if !(2..=256).contains(&names.len()) {
+            return Err(refuse(path, format!("{} classes found, expected 2 to 256", names.len())));
+        }
+        Ok(Classes { count: names.len(), names: Some(names) })
+    }
+
+    /// Makes a data set; `file` is where the labels come from.
+    fn dataset(
+        &self,
+        name: &str,
+        file: &str,
+        shape: [usize; 3],
+        images: Vec<u8>,
+        labels: Vec<u8>,
+    ) -> Result<Dataset> {
+        // Checked here as well as in `Dataset::new`, so that the message names the label file.
+        let top = labels.iter().max().map_or(0, |&label| usize::from(label));
+        if top >= self.count {
+            return Err(refuse(
+                file,
+                format!(
+                    "the label {top} found, expected less than {}, the classes of the training data",
+                    self.count
+                ),
+            ));
+        }
+        let mut data = Dataset::new(name, shape, self.count, images, labels)?;
+        if let Some(names) = self.names.clone().or_else(|| known_names(name, self.count)) {
+            data.class_names = names;
+        }
+        Ok(data)
+    }
+}
+
+/// What the classes of well-known data are called whose files do not say it.
+fn known_names(name: &str, classes: usize) -> Option<Vec<String>> {
+    let name = name.to_lowercase();
+    let has = |part: &str| name.contains(part);
+    let known = match classes {
+        10 if has("fashion") => [
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ],
+        10 if has("kmnist") || has("kuzushiji") => {
+            ["o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo"]
+        }
+        10 if has("cifar") => {
+            ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+        }
+        _ => return None,
+    };
+    Some(known.map(String::from).to_vec())
+}
+
+/// Colours side by side, `[N, H, W, C]`, as planes, `[N, C, H, W]`.
+fn planes(pixels: &[u8], area: usize, channels: usize) -> Vec<u8> {
+    if channels <= 1 || area == 0 {
+        return pixels.to_vec();
+    }
+    pixels
+        .chunks_exact(area * channels)
+        .flat_map(|image| (0..channels).flat_map(move |c| image[c..].iter().step_by(channels).copied()))
+        .collect()
+}
+
+/// Whether one of several goes to the test part, by its file's name or its place in a file (FNV-1a of
+/// `key`, then mixed): always the same ones, one in [`HELD_OUT`].
+fn held_out(key: &[u8]) -> bool {
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, &byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    // Names that differ in their last digit differ in few bits of the sum: MurmurHash3's finalizer spreads them.
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let hash = (hash ^ hash >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    (hash ^ hash >> 33).is_multiple_of(HELD_OUT)
+}
+
+/// Puts two parts together, which have to have images and be of one shape.
+fn split(train: (String, Dataset), test: (String, Dataset)) -> Result<Split> {
+    let ((train_file, train), (test_file, test)) = (train, test);
+    for (file, data) in [(&train_file, &train), (&test_file, &test)] {
+        if data.is_empty() {
+            return Err(refuse(file.as_str(), "no image found, expected one at least"));
+        }
+    }
+    if (test.channels, test.height, test.width) != (train.channels, train.height, train.width) {
+        let planes = |data: &Dataset| match (train.channels, test.channels) {
+            (1, 1) => String::new(),
+            _ => format!(" in {} channels", data.channels),
+        };
+        return Err(refuse(
+            test_file,
+            format!(
+                "images of {}x{} pixels{} found, expected {}x{}{} as in {train_file}",
+                test.width,
+                test.height,
+                planes(&test),
+                train.width,
+                train.height,
+                planes(&train)
+            ),
+        ));
+    }
+    Ok(Split { train, test })
+}
+
+/// Data that is part of the program, by one of [`NAMES`].
+///
+/// # Errors
+///
+/// [`Error::Data`] when there is no data of that name.
+pub fn named(name: &str) -> Result<Split> {
+    match name {
+        "mnist" => mnist(),
+        "mnist-windows" => compose::mnist_windows(),
+        "mnist-scenes" => compose::mnist_scenes(),
+        "waves" => series::waves(),
+        "languages" => text::languages(),
+        _ => Err(refuse(name, format!("no such data: the names are {}", NAMES.join(", ")))),
     }
 }
 
@@ -192,122 +426,236 @@ impl Dataset {
 /// [`Error::Data`], only if the crate was built from damaged files.
 pub fn mnist() -> Result<Split> {
     let train = || {
-        grey(
+        idx::grey(
             "mnist",
             ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"],
             [
                 include_bytes!("../../assets/mnist/train-images-idx3-ubyte.gz"),
                 include_bytes!("../../assets/mnist/train-labels-idx1-ubyte.gz"),
             ],
-            Some(10),
+            &Classes { count: 10, names: None },
         )
     };
     let test = || {
-        grey(
+        idx::grey(
             "mnist",
             ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"],
             [
                 include_bytes!("../../assets/mnist/t10k-images-idx3-ubyte.gz"),
                 include_bytes!("../../assets/mnist/t10k-labels-idx1-ubyte.gz"),
             ],
-            Some(10),
+            &Classes { count: 10, names: None },
         )
     };
     let (train, test) = rayon::join(train, test);
     Ok(Split { train: train?, test: test? })
 }
 
-/// Parses an image file and its label file; without `classes`, the labels decide how many there are.
-fn grey(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: Option<usize>) -> Result<Dataset> {
-    let labels = idx::parse_labels(files[1], bytes[1])?;
-    let (count, height, width, images) = idx::parse_images(files[0], bytes[0])?;
-    if count != labels.len() {
-        return Err(Error::Data {
-            path: files[1].to_owned(),
-            message: format!(
-                "{} labels found, expected {count} as there are images in {}",
-                labels.len(),
-                files[0]
-            ),
-        });
-    }
-    let top = labels.iter().max().map_or(0, |&label| usize::from(label));
-    let classes = classes.unwrap_or((top + 1).max(2));
-    // Checked here as well as in `Dataset::new`, so that the message names the label file.
-    if top >= classes {
-        return Err(Error::Data {
-            path: files[1].to_owned(),
-            message: format!(
-                "the label {top} found, expected less than {classes}, the classes of the training data"
-            ),
-        });
-    }
-    Dataset::new(name, [1, height, width], classes, images, labels)
-}
-
-/// Loads data by name, or from a directory with four IDX files.
+/// Loads data by name, or from a folder or a file of any format that this module reads.
 ///
-/// `mnist` is the embedded MNIST (a directory of that name is `./mnist`), `mnist-windows` and `mnist-scenes` are
-/// pictures that [`compose`] puts together from it. A directory has to hold
-/// `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, `t10k-images-idx3-ubyte` and
-/// `t10k-labels-idx1-ubyte`; a name may have a `.` in place of the `-` before `idx` and may end in
-/// `.gz`, and where several fit, the unzipped one with `-` is read first. The number of classes is
-/// the greatest training label plus one, at least 2.
+/// `spec` is one of [`NAMES`] (a folder of that name is `./mnist`), a folder, a `.npz`, `.csv` or `.tsv` file, or
+/// the beginning of the names of the IDX files in a folder, where it holds several sets (`DIR/emnist-letters`).
+/// What a folder holds is told by the names of its files:
+///
+/// - **IDX** ([`idx::load`]): `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`, and the same with `t10k`
+///   or `test`, gzipped or not;
+/// - **CIFAR** ([`cifar::load`]): `data_batch_1.bin` … and `test_batch.bin`, or `train.bin` and `test.bin`;
+/// - **NumPy** ([`npy::load`]): `x_train.npy`, … or one `.npz`;
+/// - **tables** ([`table::load`]): `train.csv` and `test.csv`, or `.tsv`;
+/// - **text** ([`text::load`]): `train.txt` and `test.txt`;
+/// - **pictures** ([`folder::load`]): a folder for each class. `DIR@WIDTHxHEIGHT` scales them to that size.
+///
+/// A `classes.txt` in the folder, or beside the file, names the classes, one a line in the order of the labels
+/// (not where folders or a column name them).
 ///
 /// # Errors
 ///
-/// [`Error::Data`] when `spec` is neither, a file is missing or malformed, or the files do not fit
+/// [`Error::Data`] when `spec` is none of these, a file is missing or malformed, or the files do not fit
 /// each other; [`Error::Io`] when a file cannot be read.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(spec: &str) -> Result<Split> {
-    match spec {
-        "mnist" => return mnist(),
-        "mnist-windows" => return compose::mnist_windows(),
-        "mnist-scenes" => return compose::mnist_scenes(),
-        _ => {}
+    use std::path::Path;
+
+    if NAMES.contains(&spec) {
+        return named(spec);
     }
-    let dir = std::path::Path::new(spec);
-    if !dir.is_dir() {
-        return Err(Error::Data {
-            path: spec.to_owned(),
-            message: format!(
-                "no such data: expected one of the names {} or a directory with IDX files",
-                NAMES.join(", ")
-            ),
-        });
+    let path = Path::new(spec);
+    let called =
+        |path: &Path| path.file_name().map_or(spec.into(), |name| name.to_string_lossy().into_owned());
+    if path.is_dir() {
+        return directory(path, &called(path));
     }
-    let name = dir.file_name().map_or(spec.into(), |name| name.to_string_lossy());
-    let part = |part: &str, classes: Option<usize>| {
-        let images = find(dir, &format!("{part}-images"), 3)?;
-        let labels = find(dir, &format!("{part}-labels"), 1)?;
-        let files = [images.to_string_lossy(), labels.to_string_lossy()];
-        let bytes = [crate::checkpoint::read(&images)?, crate::checkpoint::read(&labels)?];
-        let data = grey(&name, [&files[0], &files[1]], [&bytes[0], &bytes[1]], classes)?;
-        Ok((files[0].clone().into_owned(), data))
-    };
-    let (train_file, train) = part("train", None)?;
-    let (test_file, test) = part("t10k", Some(train.classes))?;
-    if (test.height, test.width) != (train.height, train.width) {
-        return Err(Error::Data {
-            path: test_file,
-            message: format!(
-                "images of {}x{} pixels found, expected {}x{} as in {train_file}",
-                test.width, test.height, train.width, train.height
-            ),
-        });
+    if path.is_file() {
+        let name = path.file_stem().map_or(spec.into(), |stem| stem.to_string_lossy());
+        return match extension(spec).as_str() {
+            "npz" => npy::load(path, &name),
+            "csv" | "tsv" => table::load_file(path, &name),
+            _ => Err(refuse(spec, "a file of another kind found, expected .npz, .csv or .tsv, or a folder")),
+        };
     }
-    Ok(Split { train, test })
+    if let Some((dir, size)) = spec.rsplit_once('@')
+        && let Some(size) = folder::parse_size(size)
+        && Path::new(dir).is_dir()
+    {
+        let dir = Path::new(dir);
+        let files = list(dir)?;
+        return match format_of(&files, dir) {
+            Some(Format::Pictures) => folder::load(dir, &called(dir), Some(size)),
+            _ => Err(refuse(spec, "a size belongs to a folder of pictures, and this is none")),
+        };
+    }
+    if let Some(dir) = path.parent().map(|dir| if dir.as_os_str().is_empty() { Path::new(".") } else { dir })
+        && dir.is_dir()
+    {
+        let name = called(path);
+        if idx::prefixes(&list(dir)?).iter().any(|prefix| prefix.trim_end_matches('-') == name) {
+            return idx::load(dir, &format!("{name}-"), &name);
+        }
+    }
+    Err(refuse(
+        spec,
+        format!(
+            "no such data: expected one of the names {}, a folder with IDX, CIFAR, NumPy, CSV, text or picture \
+             files, or a .npz, .csv or .tsv file",
+            NAMES.join(", ")
+        ),
+    ))
 }
 
-/// Finds the file of one kind under any of its accepted names.
+/// What a folder holds.
 #[cfg(not(target_arch = "wasm32"))]
-fn find(dir: &std::path::Path, stem: &str, dimensions: u8) -> Result<std::path::PathBuf> {
-    let names = [("-", ""), (".", ""), ("-", ".gz"), (".", ".gz")]
-        .map(|(mark, end)| format!("{stem}{mark}idx{dimensions}-ubyte{end}"));
-    names.iter().map(|name| dir.join(name)).find(|path| path.is_file()).ok_or_else(|| Error::Data {
-        path: dir.to_string_lossy().into_owned(),
-        message: format!("no file found under any of the names {}", names.join(", ")),
-    })
+enum Format {
+    Idx(Vec<String>),
+    Cifar,
+    Npy,
+    Table,
+    Text,
+    Pictures,
+}
+
+/// Tells by the names in a folder what it holds.
+#[cfg(not(target_arch = "wasm32"))]
+fn format_of(files: &[String], dir: &std::path::Path) -> Option<Format> {
+    let has = |name: &str| files.iter().any(|file| file == name);
+    let prefixes = idx::prefixes(files);
+    if !prefixes.is_empty() {
+        Some(Format::Idx(prefixes))
+    } else if cifar::is_present(files) {
+        Some(Format::Cifar)
+    } else if npy::is_present(files) {
+        Some(Format::Npy)
+    } else if table::part(files, "train").is_some() {
+        Some(Format::Table)
+    } else if has("train.txt") {
+        Some(Format::Text)
+    } else if files.iter().any(|file| !file.starts_with('.') && dir.join(file).is_dir()) {
+        Some(Format::Pictures)
+    } else {
+        None
+    }
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn directory(dir: &std::path::Path, name: &str) -> Result<Split> {
+    match format_of(&list(dir)?, dir) {
+        Some(Format::Idx(prefixes)) => match &prefixes[..] {
+            [prefix] => idx::load(dir, prefix, name),
+            several => {
+                let sets: Vec<_> = several.iter().map(|prefix| prefix.trim_end_matches('-')).collect();
+                Err(refuse(
+                    dir.to_string_lossy(),
+                    format!(
+                        "several sets of IDX files found: {}; name one, as in {}",
+                        sets.join(", "),
+                        dir.join(sets.last().unwrap_or(&"")).display()
+                    ),
+                ))
+            }
+        },
+        Some(Format::Cifar) => cifar::load(dir, name),
+        Some(Format::Npy) => npy::load(dir, name),
+        Some(Format::Table) => table::load(dir, name),
+        Some(Format::Text) => text::load(dir, name),
+        Some(Format::Pictures) => folder::load(dir, name, None),
+        None => Err(refuse(
+            dir.to_string_lossy(),
+            "no data found, expected train-images-idx3-ubyte, data_batch_1.bin, train.bin, x_train.npy, one .npz, \
+             train.csv, train.tsv, train.txt, or folders of pictures",
+        )),
+    }
+}
+
+/// The names in a folder, sorted.
+#[cfg(not(target_arch = "wasm32"))]
+fn list(dir: &std::path::Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(dir).map_err(Error::io(dir))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Error::io(dir))?.file_name();
+        // A name that is not UTF-8 could not be found again under what it is shown as.
+        let name = name.into_string().map_err(|name| {
+            refuse(dir.join(&name).to_string_lossy(), "a name that is not UTF-8 found, expected UTF-8")
+        })?;
+        names.push(name);
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// What follows the last dot of a name, lower case.
+#[cfg(not(target_arch = "wasm32"))]
+fn extension(name: &str) -> String {
+    std::path::Path::new(name).extension().map_or(String::new(), |end| end.to_string_lossy().to_lowercase())
+}
+
+/// Reads a small text file of at most 1 MiB, if it is there: its lines, without blank ones at the end.
+#[cfg(not(target_arch = "wasm32"))]
+fn read_lines(path: &std::path::Path) -> Result<Option<Vec<String>>> {
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let name = path.to_string_lossy();
+    let bytes = crate::checkpoint::read(path)?;
+    if bytes.len() > 1 << 20 {
+        return Err(refuse(name, format!("{} bytes found, expected at most {}", bytes.len(), 1 << 20)));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| refuse(name, "bytes that are not UTF-8 found, expected text"))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    Ok(Some(text.trim_end().lines().map(|line| line.trim().to_owned()).collect()))
+}
+
+/// The names in a file with one class a line, if it is there.
+#[cfg(not(target_arch = "wasm32"))]
+fn read_names(path: &std::path::Path) -> Result<Option<Vec<String>>> {
+    let Some(names) = read_lines(path)? else { return Ok(None) };
+    let file = path.to_string_lossy();
+    for (i, name) in names.iter().enumerate() {
+        if name.is_empty() {
+            return Err(refuse(file, format!("line {} is empty, expected the name of class {i}", i + 1)));
+        }
+        if names[..i].contains(name) {
+            return Err(refuse(file, format!("the name {name} found twice, expected different ones")));
+        }
+    }
+    Ok(Some(names))
+}
+
+/// The classes of data whose labels are numbers: those of `classes.txt` in `dir`, or as many as `found` has.
+#[cfg(not(target_arch = "wasm32"))]
+fn classes(dir: &std::path::Path, found: Classes) -> Result<Classes> {
+    let path = dir.join("classes.txt");
+    let Some(names) = read_names(&path)? else { return Ok(found) };
+    let file = path.to_string_lossy();
+    // More names than labels is no contradiction where labels are numbers: a class may have no image.
+    let exact = found.names.is_some() && names.len() != found.count;
+    if exact || names.len() < found.count {
+        return Err(refuse(
+            file,
+            format!("{} names found, expected {} as there are classes", names.len(), found.count),
+        ));
+    }
+    Classes::named(&file, names)
 }
 
 #[cfg(test)]
@@ -394,6 +742,47 @@ mod tests {
     }
 
     #[test]
+    fn so_many_of_each_class_are_kept() {
+        let data = Dataset::new("d", [1, 1, 2], 4, (0..14).collect(), vec![0, 2, 0, 1, 2, 0, 2]).unwrap();
+        let few = data.clone().per_class(2);
+        assert_eq!(few.labels, [0, 2, 0, 1, 2]);
+        assert_eq!(few.images, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(data.clone().per_class(1).images, [0, 1, 2, 3, 6, 7]);
+        assert_eq!((data.clone().per_class(0).len(), data.clone().per_class(9)), (0, data));
+    }
+
+    #[test]
+    fn one_name_in_six_is_held_out() {
+        let count = (0..60_000).filter(|i| held_out(format!("image_{i:05}.png").as_bytes())).count();
+        assert!((9_500..10_500).contains(&count), "{count}");
+        // Data that was split once stays split that way.
+        let which: Vec<_> = (0..30).filter(|i: &u32| held_out(i.to_string().as_bytes())).collect();
+        assert_eq!(which, [3, 4, 15]);
+    }
+
+    #[test]
+    fn encodings_make_the_round_trip() {
+        for (encoding, text) in [
+            (Encoding::Ink, r#""ink""#),
+            (Encoding::Picture, r#""picture""#),
+            (Encoding::Range { low: -0.1, high: 2.5 }, r#"{"range":{"low":-0.1,"high":2.5}}"#),
+            (Encoding::Text { alphabet: "aä \"".into() }, r#"{"text":{"alphabet":"aä \""}}"#),
+        ] {
+            assert_eq!(serde_json::to_string(&encoding).unwrap(), text);
+            assert_eq!(serde_json::from_str::<Encoding>(text).unwrap(), encoding);
+        }
+    }
+
+    #[test]
+    fn well_known_classes_have_names() {
+        assert_eq!(known_names("Fashion-MNIST", 10).unwrap()[9], "Ankle boot");
+        assert_eq!(known_names("kmnist", 10).unwrap()[1], "ki");
+        assert_eq!(known_names("cifar-10-batches-bin", 10).unwrap()[3], "cat");
+        assert_eq!(known_names("fashion", 11), None);
+        assert_eq!(known_names("mnist", 10), None);
+    }
+
+    #[test]
     fn the_embedded_mnist_is_whole() {
         let Split { train, test } = load("mnist").unwrap();
         assert_eq!((train.len(), test.len()), (60_000, 10_000));
@@ -459,9 +848,19 @@ mod tests {
     fn what_does_not_fit_is_refused() {
         assert_eq!(
             load("nowhere/at-all").unwrap_err().to_string(),
-            "nowhere/at-all: no such data: expected one of the names mnist, mnist-windows, \
-             mnist-scenes or a directory with IDX files"
+            "nowhere/at-all: no such data: expected one of the names mnist, mnist-windows, mnist-scenes, waves, \
+             languages, a folder with IDX, CIFAR, NumPy, CSV, text or picture files, or a .npz, .csv or .tsv file"
         );
+        let empty = tempfile::tempdir().unwrap();
+        assert_eq!(
+            refused(&empty),
+            "DIR: no data found, expected train-images-idx3-ubyte, data_batch_1.bin, train.bin, x_train.npy, one .npz, \
+             train.csv, train.tsv, train.txt, or folders of pictures"
+        );
+        fs::write(empty.path().join("data.xyz"), "x").unwrap();
+        let file = empty.path().join("data.xyz");
+        let message = load(file.to_str().unwrap()).unwrap_err().to_string();
+        assert!(message.ends_with("expected .npz, .csv or .tsv, or a folder"), "{message}");
         let dir = directory();
         fs::remove_file(dir.path().join("train-labels.idx1-ubyte")).unwrap();
         assert_eq!(

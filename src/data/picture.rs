@@ -2,19 +2,20 @@
 //!
 //! MNIST's digits are white ink on black, scaled to fit a box of 20×20 pixels and placed by their
 //! centre of mass in a field of 28×28. A photograph or scan is dark ink on light paper, of any size
-//! and anywhere on the sheet; [`prepare`] repeats what was done to MNIST.
+//! and anywhere on the sheet; [`prepare`] repeats what was done to MNIST. A network that was trained on
+//! pictures as they are, colour ones among them, is given the whole picture: [`fit`].
 
 use std::{fmt, io::Cursor};
 
 use image::{
-    DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits,
+    DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage,
     imageops::{self, FilterType},
 };
 
 use crate::error::{Error, Result};
 
 /// The widest and highest picture that is decoded, in pixels.
-const MAX_SIDE: u32 = 16384;
+pub(super) const MAX_SIDE: u32 = 16384;
 
 /// The most memory, in bytes, that decoding may take: 512 MiB.
 const MAX_ALLOCATION: u64 = 512 << 20;
@@ -92,6 +93,8 @@ pub struct Preparation {
     pub ink: [u32; 4],
     /// By how much the ink was scaled: output pixels for each pixel of the file.
     pub scale: f32,
+    /// The picture itself was cropped about its middle and scaled, by [`fit`]; `ink` is what was kept of it.
+    pub whole: bool,
 }
 
 impl fmt::Display for Preparation {
@@ -102,9 +105,10 @@ impl fmt::Display for Preparation {
         }
         let [left, top, ink_width, ink_height] = self.ink;
         let inverted = if self.inverted { "inverted, " } else { "" };
+        let centred = if self.whole { "" } else { ", centred" };
         write!(
             f,
-            "{width}x{height} pixels, {inverted}cropped to {ink_width}x{ink_height} at {left},{top}, scaled by {:.3}, centred",
+            "{width}x{height} pixels, {inverted}cropped to {ink_width}x{ink_height} at {left},{top}, scaled by {:.3}{centred}",
             self.scale
         )
     }
@@ -133,14 +137,9 @@ impl fmt::Display for Preparation {
 /// or column, needs more than 512 MiB, or shows no ink; [`Error::Settings`] when `height` or `width`
 /// is not 1 to 16384.
 pub fn prepare(bytes: &[u8], name: &str, height: usize, width: usize) -> Result<(Vec<u8>, Preparation)> {
-    let side = |size: usize| u32::try_from(size).ok().filter(|size| (1..=MAX_SIDE).contains(size));
-    let (Some(rows), Some(columns)) = (side(height), side(width)) else {
-        return Err(Error::Settings(format!(
-            "a picture cannot be brought to {width}x{height} pixels, expected 1 to {MAX_SIDE} in each direction"
-        )));
-    };
-    decode(bytes)
-        .and_then(|picture| normalize(picture, columns, rows))
+    let (columns, rows) = field(height, width)?;
+    open(bytes)
+        .and_then(|picture| normalize(grey_on_white(picture)?, columns, rows))
         .map_err(|message| Error::Data { path: name.to_owned(), message })
 }
 
@@ -170,13 +169,107 @@ pub fn prepare_line(
         )));
     }
     let sides = [digit_height, margin, least].map(|size| size as u32);
-    decode(bytes)
+    open(bytes)
+        .and_then(grey_on_white)
         .and_then(|picture| line(picture, sides))
         .map_err(|message| Error::Data { path: name.to_owned(), message })
 }
 
-/// Decodes a file to grey, upright and on white.
-fn decode(bytes: &[u8]) -> Result<GrayImage, String> {
+/// Decodes a picture and brings it whole to the form of a network that was trained on pictures as they are: one
+/// grey plane or three of red, green and blue, `channels * height * width` bytes.
+///
+/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Transparent parts are taken for white, and
+/// a camera's note on which side is up is heeded. The picture is cropped about its middle to the proportion of
+/// `width` to `height`, and scaled; one of that size already is taken bit for bit.
+///
+/// # Errors
+///
+/// [`Error::Data`] when the file is not a picture, is damaged, has more than 16384 pixels in a row or column, or
+/// needs more than 512 MiB; [`Error::Settings`] when `channels` is neither 1 nor 3, or `height` or `width` is not
+/// 1 to 16384.
+pub fn fit(
+    bytes: &[u8],
+    name: &str,
+    channels: usize,
+    height: usize,
+    width: usize,
+) -> Result<(Vec<u8>, Preparation)> {
+    let (columns, rows) = field(height, width)?;
+    if channels != 1 && channels != 3 {
+        return Err(Error::Settings(format!(
+            "a picture cannot be brought to {channels} channels, expected 1 or 3"
+        )));
+    }
+    let picture = open(bytes).map_err(|message| Error::Data { path: name.to_owned(), message })?;
+    if channels == 1 {
+        let grey =
+            grey_on_white(picture).map_err(|message| Error::Data { path: name.to_owned(), message })?;
+        let (pixels, steps) = scaled(DynamicImage::ImageLuma8(grey), columns, rows);
+        return Ok((pixels.into_luma8().into_raw(), steps));
+    }
+    let (pixels, steps) = scaled(DynamicImage::ImageRgb8(colour_on_white(picture)), columns, rows);
+    Ok((super::planes(&pixels.into_rgb8(), height * width, 3), steps))
+}
+
+/// Decodes a picture of a data set: its pixels, height and width; one plane if it is grey, else three.
+///
+/// With `size`, a height and a width, it is brought to that as by [`fit`].
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) fn read(bytes: &[u8], size: Option<[usize; 2]>) -> Result<(Vec<u8>, usize, usize), String> {
+    let mut picture = colour_on_white(open(bytes)?);
+    if let Some([height, width]) = size {
+        let (columns, rows) = field(height, width).map_err(|error| error.to_string())?;
+        picture = scaled(DynamicImage::ImageRgb8(picture), columns, rows).0.into_rgb8();
+    }
+    let (height, width) = (picture.height() as usize, picture.width() as usize);
+    let pixels = picture.into_raw();
+    let (colours, _) = pixels.as_chunks::<3>();
+    let pixels = if colours.iter().all(|[red, green, blue]| red == green && green == blue) {
+        colours.iter().map(|colour| colour[0]).collect()
+    } else {
+        super::planes(&pixels, height * width, 3)
+    };
+    Ok((pixels, height, width))
+}
+
+/// Width and height of the target, checked.
+fn field(height: usize, width: usize) -> Result<(u32, u32)> {
+    let side = |size: usize| u32::try_from(size).ok().filter(|size| (1..=MAX_SIDE).contains(size));
+    match (side(width), side(height)) {
+        (Some(columns), Some(rows)) => Ok((columns, rows)),
+        _ => Err(Error::Settings(format!(
+            "a picture cannot be brought to {width}x{height} pixels, expected 1 to {MAX_SIDE} in each direction"
+        ))),
+    }
+}
+
+/// Crops a picture about its middle to the proportion of `width` to `height` and scales it to them.
+fn scaled(picture: DynamicImage, width: u32, height: u32) -> (DynamicImage, Preparation) {
+    let (from_width, from_height) = (picture.width(), picture.height());
+    // In u64 no product of two sides overflows.
+    let part = |side: u32, of: u32, to: u32, limit: u32| {
+        let rounded = (u64::from(side) * u64::from(to) + u64::from(of) / 2) / u64::from(of);
+        rounded.clamp(1, u64::from(limit)) as u32
+    };
+    let crop_width = part(from_height, height, width, from_width);
+    let crop_height = part(from_width, width, height, from_height);
+    let (left, top) = ((from_width - crop_width) / 2, (from_height - crop_height) / 2);
+    let crop = picture.crop_imm(left, top, crop_width, crop_height);
+    let steps = Preparation {
+        unchanged: (from_width, from_height) == (width, height),
+        inverted: false,
+        cropped_from: (from_width, from_height),
+        ink: [left, top, crop_width, crop_height],
+        scale: (f64::from(width) / f64::from(crop_width)) as f32,
+        whole: true,
+    };
+    // The triangle widens with the reduction, so every pixel of the file has its share.
+    let fits = (crop_width, crop_height) == (width, height);
+    (if fits { crop } else { crop.resize_exact(width, height, FilterType::Triangle) }, steps)
+}
+
+/// Decodes a file, upright.
+fn open(bytes: &[u8]) -> Result<DynamicImage, String> {
     let explain = |error: ImageError| match error {
         ImageError::Limits(_) => {
             format!(
@@ -203,26 +296,41 @@ fn decode(bytes: &[u8]) -> Result<GrayImage, String> {
     limits.reserve(decoder.total_bytes()).map_err(explain)?;
     decoder.set_limits(limits).map_err(explain)?;
     let orientation = decoder.orientation().map_err(explain)?;
-    let picture = DynamicImage::from_decoder(decoder).map_err(explain)?;
-
-    let grey = if picture.color().has_alpha() {
-        let layered = picture.into_luma_alpha8();
-        let pixels = layered.pixels().map(|pixel| {
-            let [luma, alpha] = pixel.0.map(u32::from);
-            ((luma * alpha + 255 * (255 - alpha) + 127) / 255) as u8
-        });
-        GrayImage::from_raw(layered.width(), layered.height(), pixels.collect())
-            .ok_or("the picture's size contradicts itself")?
-    } else {
-        picture.into_luma8()
-    };
-    let mut grey = DynamicImage::ImageLuma8(grey);
-    grey.apply_orientation(orientation);
-    let grey = grey.into_luma8();
-    if grey.is_empty() {
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    picture.apply_orientation(orientation);
+    if picture.width() == 0 || picture.height() == 0 {
         return Err("no pixels found".to_owned());
     }
-    Ok(grey)
+    Ok(picture)
+}
+
+/// A channel under `alpha`, on white.
+fn on_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// A picture as grey, on white.
+fn grey_on_white(picture: DynamicImage) -> Result<GrayImage, String> {
+    if !picture.color().has_alpha() {
+        return Ok(picture.into_luma8());
+    }
+    let layered = picture.into_luma_alpha8();
+    let pixels = layered.pixels().map(|pixel| on_white(pixel.0[0], pixel.0[1]));
+    GrayImage::from_raw(layered.width(), layered.height(), pixels.collect())
+        .ok_or_else(|| "the picture's size contradicts itself".to_owned())
+}
+
+/// A picture as red, green and blue, on white.
+fn colour_on_white(picture: DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let layered = picture.into_rgba8();
+    RgbImage::from_fn(layered.width(), layered.height(), |x, y| {
+        let [red, green, blue, alpha] = layered.get_pixel(x, y).0;
+        image::Rgb([red, green, blue].map(|value| on_white(value, alpha)))
+    })
 }
 
 /// Does what was done to MNIST; the picture has at least one pixel.
@@ -240,7 +348,8 @@ fn normalize(mut picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>
         && ink_width <= box_width
         && ink_height <= box_height
     {
-        let steps = Preparation { unchanged: true, inverted: false, cropped_from, ink, scale: 1.0 };
+        let steps =
+            Preparation { unchanged: true, inverted: false, cropped_from, ink, scale: 1.0, whole: false };
         return Ok((original.into_raw(), steps));
     }
 
@@ -267,7 +376,8 @@ fn normalize(mut picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>
     let mut field = GrayImage::new(width, height);
     let at = (place(width, new_width, x), place(height, new_height, y));
     imageops::replace(&mut field, &digit, i64::from(at.0), i64::from(at.1));
-    let steps = Preparation { unchanged: false, inverted, cropped_from, ink, scale: scale as f32 };
+    let steps =
+        Preparation { unchanged: false, inverted, cropped_from, ink, scale: scale as f32, whole: false };
     Ok((field.into_raw(), steps))
 }
 
@@ -668,6 +778,51 @@ mod tests {
     }
 
     #[test]
+    fn a_whole_picture_keeps_its_colours() {
+        let picture = RgbImage::from_fn(6, 4, |x, y| Rgb([10 * x as u8, 20 * y as u8, 200]));
+        let png = encode(picture.clone(), ImageFormat::Png);
+        let (pixels, steps) = fit(&png, "p", 3, 4, 6).unwrap();
+        assert!(steps.unchanged);
+        assert_eq!(steps.to_string(), "6x4 pixels, taken as they are");
+        let plane = |c: usize| picture.pixels().map(move |pixel| pixel.0[c]).collect::<Vec<_>>();
+        assert_eq!(pixels, [plane(0), plane(1), plane(2)].concat());
+        // A square out of the middle: columns 1 to 4, halved.
+        let (pixels, steps) = fit(&png, "p", 3, 2, 2).unwrap();
+        assert_eq!(steps.to_string(), "6x4 pixels, cropped to 4x4 at 1,0, scaled by 0.500");
+        assert!(pixels[0] < 25 && pixels[1] > 25 && pixels[4] < 30 && pixels[6] > 30, "{pixels:?}");
+        assert_eq!(pixels[8..], [200; 4]);
+        // Taller than wide, and larger than the file.
+        let (pixels, steps) = fit(&png, "p", 1, 300, 100).unwrap();
+        assert_eq!((pixels.len(), steps.ink, steps.inverted), (30_000, [2, 0, 1, 4], false));
+        // One channel of a colour picture is its grey, on a light ground no less.
+        let light = GrayImage::from_fn(5, 5, |x, y| Luma([250 - (x + y) as u8]));
+        let png = encode(light.clone(), ImageFormat::Png);
+        assert_eq!(fit(&png, "p", 1, 5, 5).unwrap().0, light.into_raw());
+        let (grey, _) = fit(&png, "p", 3, 5, 5).unwrap();
+        assert_eq!((&grey[..25], &grey[25..50]), (&grey[50..], &grey[50..]));
+        // Transparent parts are white in every plane.
+        let clear = image::RgbaImage::from_pixel(2, 2, image::Rgba([10, 20, 30, 0]));
+        assert_eq!(fit(&encode(clear, ImageFormat::Png), "p", 3, 2, 2).unwrap().0, [255; 12]);
+    }
+
+    #[test]
+    fn what_cannot_be_fitted_is_refused() {
+        let png = encode(GrayImage::new(2, 2), ImageFormat::Png);
+        let refused =
+            |channels, height, width| fit(&png, "p", channels, height, width).unwrap_err().to_string();
+        assert_eq!(refused(2, 2, 2), "a picture cannot be brought to 2 channels, expected 1 or 3");
+        assert_eq!(
+            refused(3, 0, 2),
+            "a picture cannot be brought to 2x0 pixels, expected 1 to 16384 in each direction"
+        );
+        assert!(
+            fit(b"GIF89a..", "p", 3, 2, 2).unwrap_err().to_string().starts_with("p: the picture cannot be")
+        );
+        // One black pixel by the narrowest of targets: no side becomes zero.
+        assert_eq!(fit(&png, "p", 1, 1, 16384).unwrap().0.len(), 16384);
+    }
+
+    #[test]
     fn pixels_are_shown_as_text() {
         assert_eq!(show(&[0, 60, 120, 180, 255, 0], 3), "  ░░▒▒\n▓▓██  \n");
         assert_eq!(show(&[255, 255, 255], 2), "████\n██\n");
@@ -724,6 +879,7 @@ mod tests {
                 bytes.truncate(keep.index(bytes.len()));
             }
             let _ = prepare(&bytes, "p", 28, 28);
+            let _ = fit(&bytes, "p", 3, 5, 9);
         }
 
         #[test]

@@ -1,0 +1,326 @@
+//! Texts as images: one channel for each character of an alphabet, one column for each character of the text.
+//!
+//! The byte of channel c in column x is 255 where the text has the alphabet's character c at place x, else 0.
+
+use std::collections::BTreeMap;
+
+use rand_pcg::{
+    Pcg64Mcg,
+    rand_core::{Rng, SeedableRng},
+};
+
+use super::{Classes, Encoding, Split, held_out, refuse, table};
+use crate::error::{Error, Result};
+
+/// The most characters of an alphabet; of more, the most frequent are taken.
+pub const MAX_ALPHABET: usize = 255;
+
+/// The most characters of a text; what is longer is cut.
+pub const MAX_LENGTH: usize = 256;
+
+/// The most bytes that the texts of one part may take: 128 MiB.
+const MAX_BYTES: u64 = 128 << 20;
+
+/// A class and a text.
+type Line = (String, String);
+
+/// Reads lines of a class, a tab and a text; blank lines are passed over.
+///
+/// `file` is what errors call the file.
+///
+/// # Errors
+///
+/// [`Error::Data`] when the file is not UTF-8, a line has no tab, or the class or the text is empty.
+pub fn parse(file: &str, bytes: &[u8]) -> Result<Vec<(String, String)>> {
+    let text = std::str::from_utf8(bytes).map_err(|error| {
+        let line = bytes[..error.valid_up_to()].iter().filter(|&&byte| byte == b'\n').count() + 1;
+        refuse(file, format!("bytes that are not UTF-8 found in line {line}, expected text"))
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut lines = Vec::new();
+    for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        match line.split_once('\t').map(|(class, text)| (class.trim(), text.trim())) {
+            Some((class, text)) if !class.is_empty() && !text.is_empty() => {
+                lines.push((class.into(), text.into()))
+            }
+            _ => {
+                let shown: String = line.chars().take(40).collect();
+                return Err(refuse(
+                    file,
+                    format!("{shown:?} found in line {}, expected a class, a tab and a text", i + 1),
+                ));
+            }
+        }
+    }
+    if lines.is_empty() {
+        return Err(refuse(file, "no line found, expected one at least"));
+    }
+    Ok(lines)
+}
+
+/// A text as an image `[alphabet, 1, length]`: characters that the alphabet lacks and places beyond the text's end
+/// are all 0, and what lies beyond `length` is cut. Upper case counts as lower case.
+pub fn encode(text: &str, alphabet: &str, length: usize) -> Vec<u8> {
+    let mut image = vec![0; alphabet.chars().count() * length];
+    write(text, &channels(alphabet), length, &mut image);
+    image
+}
+
+/// The channel of each character.
+fn channels(alphabet: &str) -> BTreeMap<char, usize> {
+    alphabet.chars().enumerate().map(|(channel, c)| (c, channel)).collect()
+}
+
+fn write(text: &str, channels: &BTreeMap<char, usize>, length: usize, image: &mut [u8]) {
+    for (x, c) in folded(text).take(length).enumerate() {
+        if let Some(channel) = channels.get(&c) {
+            image[channel * length + x] = 255;
+        }
+    }
+}
+
+/// The characters of a text in lower case.
+fn folded(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().flat_map(char::to_lowercase)
+}
+
+/// The characters of the texts in lower case, sorted; of more than [`MAX_ALPHABET`] the most frequent.
+fn alphabet(texts: &[Line]) -> String {
+    let mut counts: BTreeMap<char, u64> = BTreeMap::new();
+    for c in texts.iter().flat_map(|(_, text)| folded(text)) {
+        *counts.entry(c).or_default() += 1;
+    }
+    let mut ranked: Vec<_> = counts.into_iter().collect();
+    // The sort is stable: of equally frequent ones the first by code stays.
+    ranked.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    ranked.truncate(MAX_ALPHABET);
+    ranked.sort();
+    ranked.into_iter().map(|(c, _)| c).collect()
+}
+
+/// Makes data of classes and texts, to train on and for the test.
+///
+/// The alphabet is the characters of the training part, lower case, at most [`MAX_ALPHABET`]; an image is
+/// `[alphabet, 1, length]`, where the length is that of its longest text, at most [`MAX_LENGTH`]. Classes are
+/// sorted: numbers by value, then words.
+///
+/// # Errors
+///
+/// [`Error::Data`] when there are not 2 to 256 classes, the test part has one that is not in the training part,
+/// or a part takes more than 128 MiB.
+pub fn texts(name: &str, files: [&str; 2], parts: [&[(String, String)]; 2]) -> Result<Split> {
+    let labels = parts.map(|part| part.iter().map(|(class, _)| class.clone()).collect::<Vec<_>>());
+    let (names, labels) = table::label_classes([(files[0], &labels[0]), (files[1], &labels[1])])?;
+    let classes = Classes { count: names.len(), names: Some(names) };
+    let alphabet = alphabet(parts[0]);
+    let channels = channels(&alphabet);
+    let longest = parts[0].iter().map(|(_, text)| folded(text).count()).max().unwrap_or(0);
+    let shape = [channels.len(), 1, longest.clamp(1, MAX_LENGTH)];
+    let pixels = shape[0] * shape[2];
+    let [a, b] = labels;
+    let make = |i: usize, labels: Vec<u8>| {
+        let bytes = pixels as u64 * parts[i].len() as u64;
+        if bytes > MAX_BYTES {
+            return Err(refuse(
+                files[i],
+                format!(
+                    "{} texts of {} characters in {} channels found, {bytes} bytes, expected at most {MAX_BYTES}",
+                    parts[i].len(),
+                    shape[2],
+                    shape[0]
+                ),
+            ));
+        }
+        let mut images = vec![0; pixels * parts[i].len()];
+        for ((_, text), image) in parts[i].iter().zip(images.chunks_exact_mut(pixels.max(1))) {
+            write(text, &channels, shape[2], image);
+        }
+        let mut data = classes.dataset(name, files[i], shape, images, labels)?;
+        data.encoding = Encoding::Text { alphabet: alphabet.clone() };
+        Ok::<_, Error>((files[i].to_owned(), data))
+    };
+    super::split(make(0, a)?, make(1, b)?)
+}
+
+/// A text that an image stands for, a space where no character is set.
+pub fn decode(image: &[u8], alphabet: &str, length: usize) -> String {
+    let alphabet: Vec<char> = alphabet.chars().collect();
+    let at = |x: usize| {
+        alphabet.iter().enumerate().find(|(channel, _)| image.get(channel * length + x) == Some(&255))
+    };
+    let text: String = (0..length).map(|x| at(x).map_or(' ', |(_, c)| *c)).collect();
+    text.trim_end().to_owned()
+}
+
+/// Loads a folder with `train.txt` and `test.txt`, lines of a class, a tab and a text; see [`texts`].
+///
+/// # Errors
+///
+/// [`Error::Data`] when a file is missing or malformed or they do not fit each other; [`Error::Io`] when one
+/// cannot be read.
+#[cfg(not(target_arch = "wasm32"))]
+pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
+    let read = |part: &str| {
+        let path = dir.join(part);
+        if !path.is_file() {
+            return Err(refuse(dir.to_string_lossy(), format!("no file {part} found, expected one")));
+        }
+        let file = path.to_string_lossy().into_owned();
+        let lines = parse(&file, &crate::checkpoint::read(&path)?)?;
+        Ok((file, lines))
+    };
+    let (train, test) = (read("train.txt")?, read("test.txt")?);
+    texts(name, [&train.0, &test.0], [&train.1, &test.1])
+}
+
+/// The words of each language.
+const LANGUAGES: [(&str, &str); 6] = [
+    ("Dutch", include_str!("../../assets/words/dutch.txt")),
+    ("English", include_str!("../../assets/words/english.txt")),
+    ("French", include_str!("../../assets/words/french.txt")),
+    ("German", include_str!("../../assets/words/german.txt")),
+    ("Italian", include_str!("../../assets/words/italian.txt")),
+    ("Spanish", include_str!("../../assets/words/spanish.txt")),
+];
+
+/// `languages`: 6000 and 1000 phrases of three to five random words of one language of six, as many of each: in
+/// which language are they?
+///
+/// The words are common ones, 270 to 300 of each language. One in [`HELD_OUT`](super::HELD_OUT) is kept for the
+/// test, whose phrases have no word that the training part has in that language. The same on every machine.
+///
+/// # Errors
+///
+/// None in practice; the type is that of all data.
+pub fn languages() -> Result<Split> {
+    let mut random = Pcg64Mcg::seed_from_u64(0x6c61_6e67);
+    let mut part = |count: usize, test: bool| {
+        let words = LANGUAGES.map(|(_, text)| {
+            let mut words: Vec<&str> =
+                text.split_whitespace().filter(|word| held_out(word.as_bytes()) == test).collect();
+            words.sort_unstable();
+            words.dedup();
+            words
+        });
+        (0..count)
+            .map(|i| {
+                let language = i % LANGUAGES.len();
+                let words = &words[language];
+                let phrase: Vec<&str> = (0..3 + random.next_u32() % 3)
+                    .map(|_| words[(u64::from(random.next_u32()) * words.len() as u64 >> 32) as usize])
+                    .collect();
+                (LANGUAGES[language].0.to_owned(), phrase.join(" "))
+            })
+            .collect::<Vec<Line>>()
+    };
+    let (train, test) = (part(6000, false), part(1000, true));
+    texts("languages", ["languages"; 2], [&train, &test])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Dataset;
+
+    fn lines(lines: &[(&str, &str)]) -> Vec<Line> {
+        lines.iter().map(|(class, text)| ((*class).into(), (*text).into())).collect()
+    }
+
+    #[test]
+    fn a_text_is_one_channel_a_character() {
+        let train = lines(&[("b", "Ab"), ("a", "baÄ"), ("b", "a")]);
+        let test = lines(&[("a", "bäzab")]);
+        let Split { train, test } = texts("t", ["f", "g"], [&train, &test]).unwrap();
+        assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 3, 2));
+        assert_eq!(
+            (train.class_names.clone(), train.labels.clone()),
+            (vec!["a".into(), "b".into()], vec![1, 0, 1])
+        );
+        assert_eq!(train.encoding, Encoding::Text { alphabet: "abä".into() });
+        assert_eq!(train.image(0), [255, 0, 0, 0, 255, 0, 0, 0, 0]);
+        assert_eq!(train.image(1), [0, 255, 0, 255, 0, 0, 0, 0, 255]);
+        // An unknown character is no channel, and what is too long is cut.
+        assert_eq!(test.image(0), [0, 0, 0, 255, 0, 0, 0, 255, 0]);
+        assert_eq!(encode("BÄZAB", "abä", 3), test.image(0));
+        assert_eq!(decode(train.image(1), "abä", 3), "baä");
+        assert_eq!(decode(train.image(2), "abä", 3), "a");
+    }
+
+    #[test]
+    fn the_most_frequent_characters_make_the_alphabet() {
+        let many: String = (0x4e00..0x4e00 + 300).filter_map(char::from_u32).collect();
+        let texts = lines(&[("a", &many), ("b", &many[30..])]);
+        let alphabet = alphabet(&texts);
+        assert_eq!(alphabet.chars().count(), MAX_ALPHABET);
+        // The first ten are rarer than the others.
+        assert_eq!(alphabet.chars().next(), many.chars().nth(10));
+        assert!(alphabet.chars().is_sorted());
+    }
+
+    #[test]
+    fn malformed_texts_are_refused() {
+        let refused = |bytes: &[u8]| parse("f", bytes).unwrap_err().to_string();
+        assert_eq!(refused(b""), "f: no line found, expected one at least");
+        assert_eq!(refused(b"\n \n"), "f: no line found, expected one at least");
+        assert_eq!(refused(b"a\tb\nab\n"), "f: \"ab\" found in line 2, expected a class, a tab and a text");
+        assert_eq!(refused(b"a\t \n"), "f: \"a\\t \" found in line 1, expected a class, a tab and a text");
+        assert_eq!(refused(b"a\tb\nc\t\xff\n"), "f: bytes that are not UTF-8 found in line 2, expected text");
+        assert_eq!(parse("f", b"\xef\xbb\xbfa\tb c\td\r\n\n").unwrap(), lines(&[("a", "b c\td")]));
+
+        let of = |train: &[(&str, &str)], test: &[(&str, &str)]| {
+            texts("t", ["f", "g"], [&lines(train), &lines(test)]).unwrap_err().to_string()
+        };
+        assert_eq!(of(&[("a", "x")], &[]), "f: 1 label found, expected 2 to 256 different ones");
+        assert_eq!(
+            of(&[("a", "x"), ("b", "y")], &[("c", "x")]),
+            "g: the label c found, expected one of those in f"
+        );
+        assert_eq!(of(&[("a", "x"), ("b", "y")], &[]), "g: no image found, expected one at least");
+        let long = "abcdefghijklmnopqrstuvwxyz".repeat(20);
+        let many: Vec<Line> = (0..20_200).map(|i| (["a", "b"][i % 2].to_owned(), long.clone())).collect();
+        assert_eq!(
+            texts("t", ["f", "g"], [&many, &many]).unwrap_err().to_string(),
+            "f: 20200 texts of 256 characters in 26 channels found, 134451200 bytes, expected at most 134217728"
+        );
+    }
+
+    #[test]
+    fn a_folder_of_texts_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("train.txt"), "10\tyes\n9\tno\n").unwrap();
+        let message = crate::data::load(dir.path().to_str().unwrap()).unwrap_err().to_string();
+        assert!(message.ends_with(": no file test.txt found, expected one"), "{message}");
+        std::fs::write(dir.path().join("test.txt"), "9\tnoon\n").unwrap();
+        let Split { train, test } = crate::data::load(dir.path().to_str().unwrap()).unwrap();
+        // Numbers are in the order of their values.
+        assert_eq!(
+            (&train.class_names[..], &test.labels[..]),
+            (&["9".to_owned(), "10".to_owned()][..], &[0][..])
+        );
+        assert_eq!(decode(test.image(0), "enosy", 3), "noo");
+    }
+
+    #[test]
+    fn languages_are_balanced_and_keep_words_for_the_test() {
+        let Split { train, test } = languages().unwrap();
+        assert_eq!((train.len(), test.len(), train.classes), (6000, 1000, 6));
+        assert_eq!(train.class_names, ["Dutch", "English", "French", "German", "Italian", "Spanish"]);
+        assert!((0..6).all(|class| train.labels.iter().filter(|&&label| label == class).count() == 1000));
+        let Encoding::Text { alphabet } = &train.encoding else { panic!() };
+        let words = |data: &Dataset| {
+            let mut words = std::collections::BTreeSet::new();
+            for i in 0..data.len() {
+                let text = decode(data.image(i), alphabet, data.width);
+                // The last word may be cut where the test's phrases are longer.
+                let text =
+                    if text.chars().count() == data.width { text.rsplit_once(' ').unwrap().0 } else { &text };
+                words.extend(text.split(' ').map(|word| (data.labels[i], word.to_owned())));
+            }
+            words
+        };
+        let (learnt, asked) = (words(&train), words(&test));
+        assert!(learnt.len() > 1200 && asked.len() > 200, "{} {}", learnt.len(), asked.len());
+        assert_eq!(learnt.intersection(&asked).collect::<Vec<_>>(), Vec::<&(u8, String)>::new());
+        assert_eq!(languages().unwrap().test, test);
+    }
+}
