@@ -170,7 +170,7 @@ impl Geometry {
             })?;
         let flop = 10 * (self.channels * self.splits()) as u64;
         let grid = [self.channels.div_ceil(WORKGROUP), 1, 1];
-        let whole = self.launch("merge", grid, &bindings, flop, |g, args| finish_saved(g, args))?;
+        let whole = self.launch("merge", grid, &bindings, flop, finish_saved)?;
         Ok(vec![partial, whole])
     }
 
