@@ -706,7 +706,10 @@ fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {
         dilation: c.dilation.0,
         groups: c.groups,
         bias: c.bias,
+        activation: None,
+        input_activation: None,
         batch,
+        fill: 16_384,
     }
 }
 
