@@ -182,7 +182,10 @@ fn conv2d_matches_pytorch() {
             dilation: case.pair("dilation", 1),
             groups: case.pair("groups", 1)[0],
             bias: bias.is_some(),
+            activation: None,
+            input_activation: None,
             batch: input.shape[0],
+            fill: 4096,
         };
         case.check_shape(Layer::Conv2d(Conv2d {
             name: None,

@@ -370,12 +370,43 @@ fn convolution() {
         // More than one block of images, so several partial sums, the last block ragged.
         ([19, 1, 4, 5], Conv { out: 2, kernel: [2, 3], pad: [1, 1], ..plain }, true),
         ([37, 2, 3, 3], Conv { out: 5, kernel: [2, 2], stride: [1, 2], groups: 1, ..plain }, true),
+        // Filters of one pixel, and more channels than a tile has.
+        ([2, 13, 3, 2], Conv { out: 6, kernel: [1, 1], ..plain }, true),
+        ([1, 6, 4, 5], Conv { out: 10, pad: [1, 1], ..plain }, true),
+        ([1, 9, 4, 5], Conv { out: 6, stride: [2, 2], pad: [1, 1], ..plain }, true),
+        // A filter of its own for each channel.
+        ([3, 3, 5, 9], Conv { out: 3, pad: [1, 1], groups: 3, ..plain }, true),
+        (
+            [2, 2, 7, 6],
+            Conv { out: 2, kernel: [5, 4], stride: [2, 1], pad: [2, 1], groups: 2, ..plain },
+            true,
+        ),
+        (
+            [18, 2, 4, 7],
+            Conv { out: 2, kernel: [2, 3], stride: [1, 2], pad: [0, 1], groups: 2, ..plain },
+            true,
+        ),
+        ([1, 2, 9, 8], Conv { out: 2, dilation: [2, 3], pad: [1, 2], groups: 2, ..plain }, true),
+        ([2, 2, 7, 5], Conv { out: 2, kernel: [1, 2], stride: [3, 3], groups: 2, ..plain }, false),
     ];
     let mut random = Random(1);
     let mut worst = Worst::default();
-    for (shape, k, with_bias) in cases {
-        let what = |tensor: &str| format!("{k:?} of {shape:?}: {tensor}");
-        let input = Images::random(shape, &mut random);
+    let ends = [
+        None,
+        Some(Activation::Relu),
+        Some(Activation::Sigmoid),
+        Some(Activation::Tanh),
+        Some(Activation::ScaledTanh),
+    ];
+    for ((shape, k, with_bias), activation) in cases.into_iter().zip(ends.into_iter().cycle()) {
+        // The same activation made the input and ends the layer; the upstream gradient is the one before it.
+        let ended = |x: &[f64]| {
+            let value = |&x: &f64| activation.map_or(x, |activation| activation_reference(activation, x));
+            x.iter().map(value).collect::<Vec<f64>>()
+        };
+        let what = |tensor: &str| format!("{k:?} with {activation:?} of {shape:?}: {tensor}");
+        let before = Images::random(shape, &mut random);
+        let input = Images { shape, values: ended(&before.values) };
         let weight = random.units(k.out * shape[1] / k.groups * k.kernel[0] * k.kernel[1]);
         let bias = random.units(if with_bias { k.out } else { 0 });
         let output = conv_reference(k, &input, &weight, &bias);
@@ -392,7 +423,10 @@ fn convolution() {
             dilation: k.dilation,
             groups: k.groups,
             bias: with_bias,
+            activation,
+            input_activation: activation,
             batch: shape[0],
+            fill: 4096,
         };
         assert!(shape[0] <= LANES || g.splits() > 1, "{}", what("there is one partial sum only"));
         let (into, out) = (input.features(), output.features());
@@ -419,9 +453,9 @@ fn convolution() {
         let ran = rig.run(launches, step(g.batch));
 
         let got = ran.rows(buffers.output, out, g.batch);
-        worst.close(&what("output"), &got, &output.values, SUMS);
-        let want = slopes(&input.values, &|x| {
-            let moved = Images { shape, values: x.to_vec() };
+        worst.close(&what("output"), &got, &ended(&output.values), SUMS);
+        let want = slopes(&before.values, &|x| {
+            let moved = Images { shape, values: ended(x) };
             weighed(&upstream, &conv_reference(k, &moved, &weight, &bias))
         });
         worst.close(&what("input"), &ran.rows(input_grad, into, g.batch), &want, SUMS);

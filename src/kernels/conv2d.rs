@@ -1,7 +1,8 @@
-//! `shaders/conv2d.wgsl`: 2-D convolution (cross-correlation) and its gradients.
+//! `shaders/conv2d.wgsl`: 2-D convolution (cross-correlation) with its activation, and its gradients.
 //!
 //! The CPU twins share one routine, `correlate`: the input's gradient is a correlation of the upstream
-//! gradient, spread out by the stride, with the flipped filters.
+//! gradient with the flipped filters, one for each place of a column within a stride. A 1×1 convolution treats a
+//! picture as one row, and where a group is one channel, `depthwise` does the work.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,12 +11,13 @@ use rayon::prelude::*;
 
 pub use super::{Gradients, LayerBuffers as Buffers};
 
-use super::simd::{Line, cut, registers, tiles, vectorize, wide, wide_mut};
-use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, padded};
+use super::activation::{Activation, fused_code};
+use super::simd::{Line, cut, registers, scratch, share, tiles, vectorize, wide, wide_mut};
+use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, depthwise, padded};
 use crate::error::Result;
 
 /// Shapes of a convolution; pairs are (rows, columns).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Geometry {
     /// Channels of the input.
     pub in_channels: usize,
@@ -37,20 +39,37 @@ pub struct Geometry {
     pub groups: usize,
     /// Whether a bias is added.
     pub bias: bool,
+    /// The activation that ends this layer, if it is one of [`Activation::by_value`].
+    pub activation: Option<Activation>,
+    /// The activation that made the input, if `input_gradient` multiplies by its derivative.
+    pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
+    /// Invocations that fill the device: large tiles are cut up, and the weights' gradient is split, until there
+    /// are so many.
+    pub fill: usize,
 }
 
+/// Columns and channels of a tile: 4 or 8 of each.
+#[derive(Debug, Clone, Copy)]
+struct Tile {
+    columns: usize,
+    channels: usize,
+}
+
+/// The multiply-adds that cost as much as a load, on a software adapter.
+const LOAD: usize = 13;
+
 impl Geometry {
-    fn group_in(&self) -> usize {
+    pub(super) fn group_in(&self) -> usize {
         self.in_channels / self.groups
     }
 
-    fn group_out(&self) -> usize {
+    pub(super) fn group_out(&self) -> usize {
         self.out_channels / self.groups
     }
 
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel[0] * self.kernel[1]
     }
 
@@ -64,90 +83,149 @@ impl Geometry {
         (self.weights() * self.out_size[0] * self.out_size[1]) as u64
     }
 
+    pub(super) fn flop(&self) -> u64 {
+        2 * self.multiply_adds() * self.batch as u64
+    }
+
+    /// Whether every channel has one small filter of its own, which `shaders/depthwise.wgsl` does.
+    fn depthwise(&self) -> bool {
+        let alone = self.in_channels == self.groups && self.out_channels == self.groups;
+        alone && self.groups > 1 && self.kernel.iter().all(|&n| n <= 5)
+    }
+
+    /// The same convolution, with a picture as a single row where a filter sees only one pixel.
+    fn flat(self) -> Geometry {
+        if self.kernel != [1, 1] || self.stride != [1, 1] || self.pad != [0, 0] {
+            return self;
+        }
+        let size = [1, self.in_size[0] * self.in_size[1]];
+        Geometry { in_size: size, out_size: size, dilation: [1, 1], ..self }
+    }
+
+    /// The tile of the least work that still leaves `fill` invocations, or as many as there can be. There are
+    /// `others` times as many tiles as it takes for `columns` and `channels`, and `window` says whether the taps
+    /// of a row share pixels.
+    fn tile(&self, [columns, channels]: [usize; 2], others: usize, window: bool) -> Tile {
+        let taps = self.kernel[1];
+        let sizes = [[8, 8], [4, 8], [8, 4], [4, 4]].map(|[columns, channels]| Tile { columns, channels });
+        let count = |tile: &Tile| columns.div_ceil(tile.columns) * channels.div_ceil(tile.channels);
+        let cost = |tile: &Tile| {
+            let pixels =
+                if window { taps.div_ceil(3) * (tile.columns - 1) + taps } else { taps * tile.columns };
+            // A weight, the same for all invocations, costs half a load.
+            let loads = pixels + taps * tile.channels / 2;
+            count(tile) * (taps * tile.columns * tile.channels + LOAD * loads)
+        };
+        let filling = sizes.into_iter().filter(|tile| count(tile) * others >= self.fill).min_by_key(cost);
+        filling.unwrap_or(sizes[3])
+    }
+
+    fn forward_tile(&self) -> Tile {
+        let others = self.groups * self.out_size[0] * blocks(self.batch) * LANES;
+        let window = self.stride[1] == 1 && self.dilation[1] == 1;
+        self.tile([self.out_size[1], self.group_out()], others, window)
+    }
+
+    fn input_tile(&self) -> Tile {
+        let others = self.groups * self.in_size[0] * self.stride[1] * blocks(self.batch) * LANES;
+        let window = self.stride[1] == 1 && self.dilation[1] == 1;
+        self.tile([self.in_size[1].div_ceil(self.stride[1]), self.group_in()], others, window)
+    }
+
     fn weight_tiles(&self) -> usize {
-        let out_tiles = self.groups * self.group_out().div_ceil(4);
-        let taps = self.kernel[0] * self.kernel[1].div_ceil(5);
-        out_tiles * (self.group_in() * taps + usize::from(self.bias))
+        let rows = self.group_in() * self.kernel[0] * self.kernel[1].div_ceil(3);
+        let row_tiles = rows.div_ceil(if self.kernel[1] == 1 { 12 } else { 4 });
+        self.groups * self.group_out().div_ceil(4) * (row_tiles + usize::from(self.bias))
     }
 
-    /// Partial sums of the weights' gradient: enough to fill a GPU, never more than there are blocks.
+    /// Partial sums of the weights' gradient: no more than fill the device, never more than there are blocks.
     pub fn splits(&self) -> usize {
-        (16_384 / (self.weight_tiles() * LANES)).clamp(1, blocks(self.batch))
+        let tiles = if self.depthwise() { self.groups } else { self.weight_tiles() };
+        (self.fill / (tiles * LANES)).clamp(1, blocks(self.batch))
     }
 
-    fn constants(&self) -> [(&'static str, f64); 18] {
+    pub(super) fn constants(&self) -> [(&'static str, f64); 24] {
+        let (forward, input) = (self.forward_tile(), self.input_tile());
+        let size = |n: usize| n as f64;
         [
-            ("IN_CHANNELS", self.in_channels),
-            ("IN_HEIGHT", self.in_size[0]),
-            ("IN_WIDTH", self.in_size[1]),
-            ("OUT_CHANNELS", self.out_channels),
-            ("OUT_HEIGHT", self.out_size[0]),
-            ("OUT_WIDTH", self.out_size[1]),
-            ("KERNEL_HEIGHT", self.kernel[0]),
-            ("KERNEL_WIDTH", self.kernel[1]),
-            ("STRIDE_HEIGHT", self.stride[0]),
-            ("STRIDE_WIDTH", self.stride[1]),
-            ("PAD_HEIGHT", self.pad[0]),
-            ("PAD_WIDTH", self.pad[1]),
-            ("DILATION_HEIGHT", self.dilation[0]),
-            ("DILATION_WIDTH", self.dilation[1]),
-            ("GROUPS", self.groups),
-            ("BIAS", usize::from(self.bias)),
-            ("BLOCKS", blocks(self.batch)),
-            ("SPLITS", self.splits()),
+            ("CHANNELS", size(forward.channels)),
+            ("COLUMNS", size(forward.columns)),
+            ("IN_TILE", size(input.channels)),
+            ("IN_COLUMNS", size(input.columns)),
+            ("IN_CHANNELS", size(self.in_channels)),
+            ("IN_HEIGHT", size(self.in_size[0])),
+            ("IN_WIDTH", size(self.in_size[1])),
+            ("OUT_CHANNELS", size(self.out_channels)),
+            ("OUT_HEIGHT", size(self.out_size[0])),
+            ("OUT_WIDTH", size(self.out_size[1])),
+            ("KERNEL_HEIGHT", size(self.kernel[0])),
+            ("KERNEL_WIDTH", size(self.kernel[1])),
+            ("STRIDE_HEIGHT", size(self.stride[0])),
+            ("STRIDE_WIDTH", size(self.stride[1])),
+            ("PAD_HEIGHT", size(self.pad[0])),
+            ("PAD_WIDTH", size(self.pad[1])),
+            ("DILATION_HEIGHT", size(self.dilation[0])),
+            ("DILATION_WIDTH", size(self.dilation[1])),
+            ("GROUPS", size(self.groups)),
+            ("BIAS", f64::from(u8::from(self.bias))),
+            ("ACTIVATION", fused_code(self.activation)),
+            ("INPUT_ACTIVATION", fused_code(self.input_activation)),
+            ("BLOCKS", size(blocks(self.batch))),
+            ("SPLITS", size(self.splits())),
         ]
-        .map(|(name, value)| (name, value as f64))
     }
 
     /// The output.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
-        let tiles = self.out_size[0] * self.out_size[1].div_ceil(4);
-        let grid = [tiles.div_ceil(4), self.groups * self.group_out().div_ceil(4), blocks(self.batch)];
+        if self.depthwise() {
+            return depthwise::forward(self, b);
+        }
+        let g = self.flat();
+        let tile = g.forward_tile();
+        let tiles = g.out_size[0] * g.out_size[1].div_ceil(tile.columns);
+        let channels = g.groups * g.group_out().div_ceil(tile.channels);
+        let grid = [tiles.div_ceil(4), channels, blocks(g.batch)];
         let bindings = [("input", b.input), ("weight", b.weight), ("bias", b.bias), ("output", b.output)];
-        let flop = 2 * self.multiply_adds() * self.batch as u64;
-        let scratch = Mutex::default();
+        let packed = Mutex::default();
         let twin = move |args: &mut Args<'_>| {
-            let bias = if self.bias { args.f32("bias") } else { &[] };
-            forward(&self, &scratch, args.f32("input"), args.f32("weight"), bias, args.f32_mut("output"));
+            let bias = if g.bias { args.f32("bias") } else { &[] };
+            forward(&g, &packed, args.f32("input"), args.f32("weight"), bias, args.f32_mut("output"));
         };
-        Launch::new(("conv2d", "forward"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
+        Launch::new(("conv2d", "forward"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
-        let tiles = self.in_size[0] * self.in_size[1].div_ceil(4);
-        let grid = [tiles.div_ceil(4), self.groups * self.group_in().div_ceil(4), blocks(self.batch)];
-        let bindings = [("weight", b.weight), ("output_grad", g.output), ("input_grad", input_grad)];
-        let flop = 2 * self.multiply_adds() * self.batch as u64;
-        let scratch = Mutex::default();
+        if self.depthwise() {
+            return depthwise::input_gradient(self, b, g, input_grad);
+        }
+        let bindings =
+            [("input", b.input), ("weight", b.weight), ("output_grad", g.output), ("input_grad", input_grad)];
+        let g = self.flat();
+        let tile = g.input_tile();
+        let strips = g.stride[1] * g.in_size[1].div_ceil(g.stride[1]).div_ceil(tile.columns);
+        let channels = g.groups * g.group_in().div_ceil(tile.channels);
+        let grid = [(g.in_size[0] * strips).div_ceil(4), channels, blocks(g.batch)];
+        let packed = Mutex::default();
         let twin = move |args: &mut Args<'_>| {
             let input_grad = args.f32_mut("input_grad");
-            input_gradient(&self, &scratch, args.f32("weight"), args.f32("output_grad"), input_grad);
+            let (input, weight) = (args.f32("input"), args.f32("weight"));
+            input_gradient(&g, &packed, input, weight, args.f32("output_grad"), input_grad);
         };
-        Launch::new(("conv2d", "input_gradient"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
+        Launch::new(("conv2d", "input_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
     }
 
     /// The partial sums of the gradients of weights and bias.
     pub fn weight_gradient(self, b: Buffers, g: Gradients) -> Result<Launch> {
-        let grid = [self.weight_tiles().div_ceil(4), self.splits(), 1];
+        if self.depthwise() {
+            return depthwise::weight_gradient(self, b, g);
+        }
         let bindings =
             [("input", b.input), ("output_grad", g.output), ("weight_grad", g.weight), ("bias_grad", g.bias)];
-        let flop = 2 * self.multiply_adds() * self.batch as u64;
-        let scratch = Mutex::default();
-        let twin = move |args: &mut Args<'_>| {
-            let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
-            let splits = Splits { blocks: self.splits(), rows: 1 };
-            weight_gradient(
-                &self,
-                splits,
-                &scratch,
-                args.f32("input"),
-                args.f32("output_grad"),
-                weight_grad,
-                bias_grad,
-            );
-        };
-        Launch::new(("conv2d", "weight_gradient"), &self.constants(), grid, &bindings, flop, Arc::new(twin))
+        let g = self.flat();
+        let grid = [g.weight_tiles().div_ceil(4), g.splits(), 1];
+        let twin = move |args: &mut Args<'_>| weight_gradient(&g, args);
+        Launch::new(("conv2d", "weight_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
     }
 
     /// Clears the gradients of the weights between channels that `mask`, a word for each pair of an output channel and
@@ -167,26 +245,72 @@ impl Geometry {
     }
 }
 
-/// Memory that a twin keeps between steps, so that it is not allocated and zeroed each time.
-type Scratch = Mutex<Vec<Line>>;
+/// Weights in the order in which a twin reads them, kept between steps so that the memory is not allocated and zeroed
+/// each time.
+type Packed = Mutex<Vec<Line>>;
 
 /// `len` floats of it, on cache lines, holding whatever was left there.
-fn floats(scratch: &mut Vec<Line>, len: usize) -> &mut [f32] {
-    scratch.resize(len.div_ceil(LANES), Line([0; LANES]));
-    &mut bytemuck::cast_slice_mut(scratch)[..len]
+fn floats(packed: &mut Vec<Line>, len: usize) -> &mut [f32] {
+    packed.resize(len.div_ceil(LANES), Line([0; LANES]));
+    &mut bytemuck::cast_slice_mut(packed)[..len]
 }
 
-/// Output channels that a thread takes at once.
+/// Channels whose weights lie side by side, for a thread to take them at once.
 const TILE: usize = 4;
+
+/// What is done to a sum before it is stored.
+#[derive(Clone, Copy)]
+pub(super) enum Finish<'a> {
+    /// The activation.
+    Value(Option<Activation>),
+    /// It is multiplied by the activation's derivative where its value is this.
+    Slope(Option<Activation>, &'a [f32]),
+}
+
+impl Finish<'_> {
+    /// What has an instruction of its own, for the sum that goes to register `at`.
+    #[inline(always)]
+    pub(super) fn register<S: Simd>(self, simd: S, at: usize, sum: S::f32s) -> S::f32s {
+        let zero = simd.splat_f32s(0.0);
+        match self {
+            Finish::Value(Some(Activation::Relu)) => simd.max_f32s(sum, zero),
+            Finish::Slope(Some(Activation::Relu), value) => {
+                let positive = simd.greater_than_f32s(wide::<S>(value)[at], zero);
+                simd.mul_f32s(sum, simd.select_f32s(positive, simd.splat_f32s(1.0), zero))
+            }
+            _ => sum,
+        }
+    }
+
+    /// What has none, for all that was stored.
+    #[inline(always)]
+    pub(super) fn rest(self, stored: &mut [f32]) {
+        match self {
+            Finish::Value(Some(activation)) if activation != Activation::Relu => {
+                stored.iter_mut().for_each(|y| *y = activation.value(*y));
+            }
+            Finish::Slope(Some(activation), value) if activation != Activation::Relu => {
+                let slopes = value.iter().map(|&y| activation.slope_by_value(y));
+                stored.iter_mut().zip(slopes).for_each(|(grad, slope)| *grad *= slope);
+            }
+            _ => {}
+        }
+    }
+}
 
 /// One group of one block, as the shared routine sees it.
 #[derive(Clone, Copy)]
 struct Correlation {
     in_channels: usize,
     in_height: usize,
-    /// Columns in memory, the padding among them.
+    /// Columns in memory, with margins of zeros.
     in_width: usize,
+    /// The column that the first tap of the first output sees.
+    from: usize,
     out_size: [usize; 2],
+    /// The columns of the output that are made: the first, and the distance of the next.
+    columns: [usize; 2],
+    /// Rows and columns of taps.
     kernel: [usize; 2],
     stride: [usize; 2],
     dilation: [usize; 2],
@@ -206,249 +330,353 @@ impl Correlation {
     }
 }
 
-/// `output[o, y, x] = bias[o] + Σ weight[o, c, ky, kx] · input[c, row(y, ky), x·S + kx·D]` for one block and a
-/// few output channels.
+/// `output[o, y, x] = bias[o] + Σ weight[c, ky, kx, o] · input[c, row(y, ky), from + x·S + kx·D]` for one block and
+/// the output channels of a tile, before it is finished.
 struct Correlate<'a> {
     shape: Correlation,
     input: &'a [f32],
+    /// `[in_channels, taps, channels]`.
     weight: &'a [f32],
     bias: &'a [f32],
     output: &'a mut [f32],
     channels: usize,
+    finish: Finish<'a>,
 }
 
 impl WithSimd for Correlate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let width = self.shape.out_size[1];
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let c = self.shape;
+        let width = c.out_size[1].saturating_sub(c.columns[0]).div_ceil(c.columns[1]);
+        if width == 0 {
+            return;
+        }
         // The tile of columns with the least waste; 4 × 5 sums fill the 32 registers of AVX-512, 2 × 5 the
         // 16 of AVX2.
-        let columns = [5, 4, 2, 1]
+        let columns = [5, 4, 1]
             .into_iter()
             .filter(|&columns| columns <= width)
             .min_by_key(|&columns| width.div_ceil(columns) * (10 * columns + 3))
             .unwrap_or(1);
-        let mut work = self;
-        while work.channels > 0 {
-            let channels = if S::F32_LANES >= 16 && work.channels >= 4 { 4 } else { work.channels.min(2) };
-            match (channels, columns) {
-                (4, 5) => correlate::<S, 4, 5>(simd, &mut work),
-                (4, 4) => correlate::<S, 4, 4>(simd, &mut work),
-                (4, 2) => correlate::<S, 4, 2>(simd, &mut work),
-                (4, _) => correlate::<S, 4, 1>(simd, &mut work),
-                (2, 5) => correlate::<S, 2, 5>(simd, &mut work),
-                (2, 4) => correlate::<S, 2, 4>(simd, &mut work),
-                (2, 2) => correlate::<S, 2, 2>(simd, &mut work),
-                (2, _) => correlate::<S, 2, 1>(simd, &mut work),
-                (_, 5) => correlate::<S, 1, 5>(simd, &mut work),
-                (_, 4) => correlate::<S, 1, 4>(simd, &mut work),
-                (_, 2) => correlate::<S, 1, 2>(simd, &mut work),
-                (_, _) => correlate::<S, 1, 1>(simd, &mut work),
-            }
+        let mut first = 0;
+        while first < self.channels {
+            let left = self.channels - first;
+            first += match (if S::F32_LANES >= 16 && left >= 4 { 4 } else { left.min(2) }, columns) {
+                (4, 5) => self.planes::<S, 4, 5>(simd, first, width),
+                (4, 4) => self.planes::<S, 4, 4>(simd, first, width),
+                (4, _) => self.planes::<S, 4, 1>(simd, first, width),
+                (2, 5) => self.planes::<S, 2, 5>(simd, first, width),
+                (2, 4) => self.planes::<S, 2, 4>(simd, first, width),
+                (2, _) => self.planes::<S, 2, 1>(simd, first, width),
+                (_, 5) => self.planes::<S, 1, 5>(simd, first, width),
+                (_, 4) => self.planes::<S, 1, 4>(simd, first, width),
+                (_, _) => self.planes::<S, 1, 1>(simd, first, width),
+            };
         }
     }
 }
 
-/// The next `O` output channels, `P` neighbouring columns at a time, all in registers; advances `work`.
-#[inline(always)]
-fn correlate<S: Simd, const O: usize, const P: usize>(simd: S, work: &mut Correlate<'_>) {
-    let c = work.shape;
-    let n = registers::<S>();
-    let [out_height, out_width] = c.out_size;
-    let [kernel_height, kernel_width] = c.kernel;
-    let taps = kernel_height * kernel_width;
-    let input = wide::<S>(work.input);
-    let (output, rest) = std::mem::take(&mut work.output).split_at_mut(O * out_height * out_width * LANES);
-    let output = wide_mut::<S>(output);
-    let weights: [&[f32]; O] =
-        std::array::from_fn(|o| &work.weight[o * c.in_channels * taps..][..c.in_channels * taps]);
-    let bias: [f32; O] = std::array::from_fn(|o| work.bias.get(o).copied().unwrap_or(0.0));
-    let reach = ((P - 1) * c.stride[1] + (kernel_width - 1) * c.dilation[1]) * n + 1;
-    for register in 0..n {
+impl Correlate<'_> {
+    /// Output channels from `first` on; gives how many.
+    #[inline(always)]
+    fn planes<S: Simd, const O: usize, const P: usize>(
+        &mut self,
+        simd: S,
+        first: usize,
+        width: usize,
+    ) -> usize {
+        let c = &self.shape;
+        match (c.stride[1] == 1 && c.dilation[1] == 1, c.kernel[1]) {
+            (true, 5) => self.rows::<S, O, P, 5, true>(simd, first, width),
+            (true, 3) => self.rows::<S, O, P, 3, true>(simd, first, width),
+            (true, _) => self.rows::<S, O, P, 1, true>(simd, first, width),
+            (false, _) => self.rows::<S, O, P, 1, false>(simd, first, width),
+        }
+        O
+    }
+
+    /// `O` output channels, `P` neighbouring columns at a time, all in registers; `T` taps of a row are unrolled.
+    /// `UNIT` says that stride and dilation of columns are 1.
+    #[inline(always)]
+    fn rows<S: Simd, const O: usize, const P: usize, const T: usize, const UNIT: bool>(
+        &mut self,
+        simd: S,
+        first: usize,
+        width: usize,
+    ) {
+        let c = self.shape;
+        let n = registers::<S>();
+        let [out_height, out_width] = c.out_size;
+        let [kernel_height, kernel_width] = c.kernel;
+        let [shift, step] = c.columns;
+        let (stride, dilation) = if UNIT { (1, 1) } else { (c.stride[1], c.dilation[1]) };
+        let reach = ((P - 1) * stride + (T - 1) * dilation) * n + 1;
+        let input = wide::<S>(self.input);
+        let output = wide_mut::<S>(self.output);
+        let bias: [f32; O] = std::array::from_fn(|o| self.bias.get(first + o).copied().unwrap_or(0.0));
+        let mut there = Vec::with_capacity(kernel_height);
         for y in 0..out_height {
-            for x in (0..out_width).step_by(P) {
-                // The last tile may overlap the one before it: it writes the same values again.
-                let x = x.min(out_width - P);
-                let mut sums = [[simd.splat_f32s(0.0); P]; O];
-                for (sums, &bias) in sums.iter_mut().zip(&bias) {
-                    *sums = [simd.splat_f32s(bias); P];
-                }
-                for channel in 0..c.in_channels {
-                    for ky in 0..kernel_height {
-                        let Some(row) = c.row(y, ky) else { continue };
-                        let start = (channel * c.in_height + row) * c.in_width + x * c.stride[1];
-                        let pixels = &input[start * n + register..][..reach];
-                        let at = channel * taps + ky * kernel_width;
-                        let filters: [&[f32]; O] = std::array::from_fn(|o| &weights[o][at..][..kernel_width]);
-                        for kx in 0..kernel_width {
-                            let x: [S::f32s; P] =
-                                std::array::from_fn(|p| pixels[(p * c.stride[1] + kx * c.dilation[1]) * n]);
-                            for o in 0..O {
-                                let w = simd.splat_f32s(filters[o][kx]);
-                                for p in 0..P {
-                                    sums[o][p] = simd.mul_add_e_f32s(w, x[p], sums[o][p]);
+            there.clear();
+            there.extend((0..kernel_height).filter_map(|ky| Some((ky * kernel_width, c.row(y, ky)?))));
+            for register in 0..n {
+                for x in (0..width).step_by(P) {
+                    // The last tile may overlap the one before it: it writes the same values again.
+                    let x = x.min(width - P);
+                    let mut sums = [[simd.splat_f32s(0.0); P]; O];
+                    for (sums, &bias) in sums.iter_mut().zip(&bias) {
+                        *sums = [simd.splat_f32s(bias); P];
+                    }
+                    for channel in 0..c.in_channels {
+                        for &(tap, row) in &there {
+                            let start = (channel * c.in_height + row) * c.in_width + c.from + x * stride;
+                            let tap = channel * kernel_height * kernel_width + tap;
+                            for kx in (0..kernel_width).step_by(T) {
+                                let pixels = &input[(start + kx * dilation) * n + register..][..reach];
+                                let weights = &self.weight[(tap + kx) * self.channels + first..];
+                                let weights = &weights[..(T - 1) * self.channels + O];
+                                for t in 0..T {
+                                    let pixels: [S::f32s; P] =
+                                        std::array::from_fn(|p| pixels[(p * stride + t * dilation) * n]);
+                                    let weights: &[f32; O] =
+                                        weights[t * self.channels..][..O].try_into().expect("O weights");
+                                    for o in 0..O {
+                                        let w = simd.splat_f32s(weights[o]);
+                                        for p in 0..P {
+                                            sums[o][p] = simd.mul_add_e_f32s(w, pixels[p], sums[o][p]);
+                                        }
+                                    }
                                 }
                             }
                         }
                     }
-                }
-                for o in 0..O {
-                    for p in 0..P {
-                        output[((o * out_height + y) * out_width + x + p) * n + register] = sums[o][p];
+                    for o in 0..O {
+                        for p in 0..P {
+                            let column = shift + (x + p) * step;
+                            let at = (((first + o) * out_height + y) * out_width + column) * n + register;
+                            output[at] = self.finish.register(simd, at, sums[o][p]);
+                        }
                     }
                 }
             }
         }
     }
-    work.output = rest;
-    work.weight = &work.weight[O * c.in_channels * taps..];
-    work.bias = work.bias.get(O..).unwrap_or_default();
-    work.channels -= O;
 }
 
-/// Copies rows of `from` into wider rows of zeros: column `x` goes to `x · spread + shift`, if that exists.
-fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, shift: isize, spread: usize) {
+/// Copies rows of `from` between margins of zeros, `left` columns and what is left of `wide`.
+pub(super) fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, left: usize) {
     for (from, to) in from.chunks_exact(width * LANES).zip(to.chunks_exact_mut(wide * LANES)) {
-        to.fill(0.0);
-        for (x, pixel) in from.chunks_exact(LANES).enumerate() {
-            if let Some(x) = (x * spread).checked_add_signed(shift)
-                && x < wide
-            {
-                to[x * LANES..][..LANES].copy_from_slice(pixel);
+        to[..left * LANES].fill(0.0);
+        to[left * LANES..][..width * LANES].copy_from_slice(from);
+        to[(left + width) * LANES..].fill(0.0);
+    }
+}
+
+/// The channels of a block that one thread makes, from one group: (block, group, first, channels).
+type Work = (usize, usize, usize, usize);
+
+/// All of that work, with the planes of `output` that each makes.
+fn shares<'a>(
+    g: &Geometry,
+    channels: usize,
+    plane: usize,
+    output: &'a mut [f32],
+) -> Vec<(Work, &'a mut [f32])> {
+    let groups = blocks(g.batch) * g.groups;
+    let most = share(groups, channels, TILE);
+    let work = (0..groups)
+        .flat_map(|k| tiles(channels, most).map(move |(first, n)| (k / g.groups, k % g.groups, first, n)));
+    let outputs = cut(output, work.clone().map(|(_, _, _, n)| n * plane));
+    work.zip(outputs).collect()
+}
+
+fn forward(g: &Geometry, packed: &Packed, input: &[f32], weight: &[f32], bias: &[f32], output: &mut [f32]) {
+    let (group_in, group_out, row) = (g.group_in(), g.group_out(), g.group_in() * g.taps());
+    let mut packed = packed.lock().unwrap_or_else(PoisonError::into_inner);
+    let packed = floats(&mut packed, g.weights());
+    for group in 0..g.groups {
+        for (first, n) in tiles(group_out, TILE) {
+            let at = (group * group_out + first) * row;
+            for (k, to) in packed[at..][..n * row].chunks_exact_mut(n).enumerate() {
+                for (o, to) in to.iter_mut().enumerate() {
+                    *to = weight[at + o * row + k];
+                }
             }
         }
     }
-}
-
-/// The input with its columns of padding, and its width; the input itself where there is none.
-fn with_padding<'a>(g: &Geometry, input: &'a [f32], scratch: &'a mut Vec<Line>) -> (&'a [f32], usize) {
-    let width = g.in_size[1] + 2 * g.pad[1];
-    if g.pad[1] == 0 {
-        return (input, width);
-    }
-    let rows = g.in_channels * g.in_size[0];
-    let padded = floats(scratch, blocks(g.batch) * rows * width * LANES);
-    padded
-        .par_chunks_mut(rows * width * LANES)
-        .zip(input.par_chunks(rows * g.in_size[1] * LANES))
-        .for_each(|(to, from)| widen(from, g.in_size[1], to, width, g.pad[1] as isize, 1));
-    (padded, width)
-}
-
-/// The output channels, group by group, in tiles: (block, first channel, channels).
-fn channel_tiles(
-    blocks: usize,
-    groups: usize,
-    group: usize,
-) -> impl Iterator<Item = (usize, usize, usize)> + Clone {
-    (0..blocks).flat_map(move |block| {
-        (0..groups).flat_map(move |g| tiles(group, TILE).map(move |(first, n)| (block, g * group + first, n)))
-    })
-}
-
-fn forward(g: &Geometry, scratch: &Scratch, input: &[f32], weight: &[f32], bias: &[f32], output: &mut [f32]) {
-    let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (input, _) = with_padding(g, input, &mut scratch);
-    let plane = g.out_size[0] * g.out_size[1] * LANES;
-    let work = channel_tiles(blocks(g.batch), g.groups, g.group_out());
-    let outputs = cut(output, work.clone().map(|(_, _, n)| n * plane));
-    work.zip(outputs)
-        .collect::<Vec<_>>()
-        .into_par_iter()
-        .for_each(|(tile, output)| forward_tile(g, tile, input, weight, bias, output));
-}
-
-/// A few output channels of one block, from an input that has its columns of padding.
-fn forward_tile(
-    g: &Geometry,
-    (block, first, channels): (usize, usize, usize),
-    input: &[f32],
-    weight: &[f32],
-    bias: &[f32],
-    output: &mut [f32],
-) {
+    let packed = &*packed;
     let shape = Correlation {
-        in_channels: g.group_in(),
+        in_channels: group_in,
         in_height: g.in_size[0],
         in_width: g.in_size[1] + 2 * g.pad[1],
+        from: 0,
         out_size: g.out_size,
+        columns: [0, 1],
         kernel: g.kernel,
         stride: g.stride,
         dilation: g.dilation,
         pad_rows: g.pad[0] as isize,
         spread_rows: 1,
     };
-    let group = first / g.group_out();
-    let group_input = g.group_in() * shape.in_height * shape.in_width * LANES;
-    vectorize(Correlate {
-        shape,
-        input: &input[(block * g.groups + group) * group_input..][..group_input],
-        weight: &weight[first * g.group_in() * g.taps()..],
-        bias: bias.get(first..).unwrap_or_default(),
-        output,
-        channels,
-    });
+    let group_input = group_in * g.in_size[0] * g.in_size[1] * LANES;
+    let copy = if g.pad[1] > 0 { group_in * shape.in_height * shape.in_width * LANES } else { 0 };
+    let plane = g.out_size[0] * g.out_size[1] * LANES;
+    shares(g, group_out, plane, output).into_par_iter().with_max_len(1).for_each(
+        |((block, group, first, channels), output)| {
+            let input = &input[(block * g.groups + group) * group_input..][..group_input];
+            scratch(copy, |copy| {
+                let input = if g.pad[1] > 0 {
+                    widen(input, g.in_size[1], copy, shape.in_width, g.pad[1]);
+                    &*copy
+                } else {
+                    input
+                };
+                for ((start, n), output) in tiles(channels, TILE).zip(output.chunks_mut(TILE * plane)) {
+                    let first = group * group_out + first + start;
+                    let bias = bias.get(first..).unwrap_or_default();
+                    let (weight, finish) = (&packed[first * row..][..n * row], Finish::Value(g.activation));
+                    vectorize(Correlate { shape, input, weight, bias, output, channels: n, finish });
+                    finish.rest(output);
+                }
+            });
+        },
+    );
+}
+
+/// The input's columns that lie at one place within a stride, and the taps that reach them.
+struct Phase {
+    /// Of all columns.
+    place: usize,
+    /// From the last to the first, as neighbouring columns of the gradient meet them.
+    taps: Vec<usize>,
+    /// The column of the gradient that the first of `taps` brings to the first column of the phase.
+    from: isize,
+    /// And how many the next tap lies further on.
+    dilation: usize,
+}
+
+impl Phase {
+    fn all(g: &Geometry) -> Vec<Phase> {
+        let (stride, pad, dilation) = (g.stride[1], g.pad[1] as isize, g.dilation[1]);
+        let phases = (0..stride.min(g.in_size[1])).map(|place| {
+            // The column, times the stride, through which tap `kx` reaches column `place`.
+            let meets = |kx: usize| place as isize + pad - (kx * dilation) as isize;
+            let taps: Vec<usize> =
+                (0..g.kernel[1]).rev().filter(|&kx| meets(kx) % stride as isize == 0).collect();
+            let columns: Vec<isize> = taps.iter().map(|&kx| meets(kx) / stride as isize).collect();
+            let dilation = columns.get(1).map_or(1, |next| (next - columns[0]) as usize);
+            Phase { place, taps, from: columns.first().copied().unwrap_or(0), dilation }
+        });
+        phases.collect()
+    }
+
+    /// How many columns of the input belong to it.
+    fn columns(&self, g: &Geometry) -> usize {
+        (g.in_size[1] - self.place).div_ceil(g.stride[1])
+    }
 }
 
 fn input_gradient(
     g: &Geometry,
-    scratch: &Scratch,
+    packed: &Packed,
+    input: &[f32],
     weight: &[f32],
     output_grad: &[f32],
     input_grad: &mut [f32],
 ) {
     let (taps, group_in, group_out) = (g.taps(), g.group_in(), g.group_out());
-    // In the correlation that yields the input's gradient, inputs and outputs change places.
-    let mut flipped = vec![0.0; weight.len().max(g.weights())];
-    for o in 0..g.out_channels {
-        for c in 0..group_in {
-            let from = &weight[(o * group_in + c) * taps..][..taps];
-            let at = ((o / group_out * group_in + c) * group_out + o % group_out) * taps;
-            for (to, from) in flipped[at..at + taps].iter_mut().zip(from.iter().rev()) {
-                *to = *from;
+    let phases = Phase::all(g);
+    // In the correlation that yields the input's gradient, inputs and outputs change places, and filters are
+    // flipped.
+    let mut packed = packed.lock().unwrap_or_else(PoisonError::into_inner);
+    let packed = floats(&mut packed, g.weights());
+    let mut rest = &mut *packed;
+    for phase in &phases {
+        for group in 0..g.groups {
+            for (first, n) in tiles(group_in, TILE) {
+                for o in group * group_out..(group + 1) * group_out {
+                    for ky in (0..g.kernel[0]).rev() {
+                        for kx in &phase.taps {
+                            let (to, tail) = rest.split_at_mut(n);
+                            let at = (o * group_in + first) * taps + ky * g.kernel[1] + kx;
+                            for (c, to) in to.iter_mut().enumerate() {
+                                *to = weight[at + c * taps];
+                            }
+                            rest = tail;
+                        }
+                    }
+                }
             }
         }
     }
-    let reach = [(g.kernel[0] - 1) * g.dilation[0], (g.kernel[1] - 1) * g.dilation[1]];
-    let width = g.in_size[1] + reach[1];
-    let rows = g.out_channels * g.out_size[0];
-    let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-    let spread = floats(&mut scratch, blocks(g.batch) * rows * width * LANES);
-    // Between columns of zeros that the filters reach into; what falls outside is the padding's own gradient.
-    let shift = reach[1] as isize - g.pad[1] as isize;
-    spread
-        .par_chunks_mut(rows * width * LANES)
-        .zip(output_grad.par_chunks(rows * g.out_size[1] * LANES))
-        .for_each(|(to, from)| widen(from, g.out_size[1], to, width, shift, g.stride[1]));
-    let grads: &[f32] = spread;
+    let packed = &*packed;
+    // Margins of zeros that the filters reach into.
+    let margin = |columns: isize| usize::try_from(columns).unwrap_or(0);
+    let left = phases.iter().map(|phase| margin(-phase.from)).max().unwrap_or(0);
+    let ends = phases.iter().map(|phase| {
+        let last = phase.from + (phase.taps.len().max(1) - 1) as isize * phase.dilation as isize;
+        margin(last + phase.columns(g) as isize)
+    });
+    let width = left + ends.max().unwrap_or(0).max(g.out_size[1]);
     let shape = Correlation {
         in_channels: group_out,
         in_height: g.out_size[0],
         in_width: width,
+        from: 0,
         out_size: g.in_size,
+        columns: [0, 1],
         kernel: g.kernel,
         stride: [1, 1],
         dilation: g.dilation,
-        pad_rows: reach[0] as isize - g.pad[0] as isize,
+        pad_rows: ((g.kernel[0] - 1) * g.dilation[0]) as isize - g.pad[0] as isize,
         spread_rows: g.stride[0],
     };
     let plane = g.in_size[0] * g.in_size[1] * LANES;
-    let group_grads = group_out * g.out_size[0] * width * LANES;
-    let work = channel_tiles(blocks(g.batch), g.groups, group_in);
-    let outputs = cut(input_grad, work.clone().map(|(_, _, n)| n * plane));
-    work.zip(outputs).collect::<Vec<_>>().into_par_iter().for_each(|((block, first, channels), output)| {
-        let group = first / group_in;
-        vectorize(Correlate {
-            shape,
-            input: &grads[(block * g.groups + group) * group_grads..][..group_grads],
-            weight: &flipped[first * group_out * taps..],
-            bias: &[],
-            output,
-            channels,
-        });
-    });
+    let group_grads = group_out * g.out_size[0] * g.out_size[1] * LANES;
+    let wider = width > g.out_size[1];
+    let copy = if wider { group_out * g.out_size[0] * width * LANES } else { 0 };
+    shares(g, group_in, plane, input_grad).into_par_iter().with_max_len(1).for_each(
+        |((block, group, first, channels), output)| {
+            let grads = &output_grad[(block * g.groups + group) * group_grads..][..group_grads];
+            scratch(copy, |copy| {
+                let grads = if wider {
+                    widen(grads, g.out_size[1], copy, width, left);
+                    &*copy
+                } else {
+                    grads
+                };
+                for ((start, n), output) in tiles(channels, TILE).zip(output.chunks_mut(TILE * plane)) {
+                    let first = group * group_in + first + start;
+                    let value = &input[(block * g.in_channels + first) * plane..][..n * plane];
+                    let finish = Finish::Slope(g.input_activation, value);
+                    let mut packed = packed;
+                    for phase in &phases {
+                        let row = group_out * g.kernel[0] * phase.taps.len();
+                        let (weights, later) = packed.split_at(g.in_channels * row);
+                        packed = later;
+                        let shape = Correlation {
+                            from: left.wrapping_add_signed(phase.from),
+                            columns: [phase.place, g.stride[1]],
+                            kernel: [g.kernel[0], phase.taps.len()],
+                            dilation: [g.dilation[0], phase.dilation],
+                            ..shape
+                        };
+                        vectorize(Correlate {
+                            shape,
+                            input: grads,
+                            weight: &weights[first * row..][..n * row],
+                            bias: &[],
+                            output: &mut *output,
+                            channels: n,
+                            finish,
+                        });
+                    }
+                    finish.rest(output);
+                }
+            });
+        },
+    );
 }
 
 /// Into how many partial sums the weights' gradient is split: by blocks, and by pairs of rows within them.
@@ -459,26 +687,15 @@ pub(super) struct Splits {
 }
 
 impl Splits {
-    fn count(self) -> usize {
-        self.blocks * self.rows
-    }
-
     /// The blocks of partial sum `split`.
     pub(super) fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
         (split / self.rows..blocks(g.batch)).step_by(self.blocks)
     }
-
-    /// The rows of the output of partial sum `split`.
-    fn rows(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
-        (0..g.out_size[0]).filter(move |y| y / 2 % self.rows == split % self.rows)
-    }
 }
 
-/// The partial sums of a few output channels over the blocks and rows of one split.
+/// The partial sums of a few output channels over the blocks of one split.
 struct WeightGradient<'a> {
     g: &'a Geometry,
-    splits: Splits,
-    in_width: usize,
     input: &'a [f32],
     output_grad: &'a [f32],
     split: usize,
@@ -493,128 +710,170 @@ impl WithSimd for WeightGradient<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        let mut done = 0;
-        while done < self.channels {
-            let left = self.channels - done;
-            let channels = if S::F32_LANES >= 16 && left >= 4 { 4 } else { left.min(2) };
-            for c in 0..self.g.group_in() {
-                for ky in 0..self.g.kernel[0] {
-                    for (kx, taps) in tiles(self.g.kernel[1], 5) {
-                        match (channels, taps) {
-                            (4, 5) => tap_sums::<S, 4, 5>(simd, &mut self, done, [c, ky, kx]),
-                            (4, 3) => tap_sums::<S, 4, 3>(simd, &mut self, done, [c, ky, kx]),
-                            (2, 5) => tap_sums::<S, 2, 5>(simd, &mut self, done, [c, ky, kx]),
-                            (2, 3) => tap_sums::<S, 2, 3>(simd, &mut self, done, [c, ky, kx]),
-                            (1, 5) => tap_sums::<S, 1, 5>(simd, &mut self, done, [c, ky, kx]),
-                            (1, 3) => tap_sums::<S, 1, 3>(simd, &mut self, done, [c, ky, kx]),
-                            (4, _) => (kx..kx + taps)
-                                .for_each(|kx| tap_sums::<S, 4, 1>(simd, &mut self, done, [c, ky, kx])),
-                            (2, _) => (kx..kx + taps)
-                                .for_each(|kx| tap_sums::<S, 2, 1>(simd, &mut self, done, [c, ky, kx])),
-                            (_, _) => (kx..kx + taps)
-                                .for_each(|kx| tap_sums::<S, 1, 1>(simd, &mut self, done, [c, ky, kx])),
-                        }
-                    }
-                }
-            }
-            done += channels;
+        let mut first = 0;
+        while first < self.channels {
+            let left = self.channels - first;
+            first += match if S::F32_LANES >= 16 && left >= 4 { 4 } else { left.min(2) } {
+                4 => self.filters::<S, 4>(simd, first),
+                2 => self.filters::<S, 2>(simd, first),
+                _ => self.filters::<S, 1>(simd, first),
+            };
         }
-        let row = self.g.out_size[1] * LANES;
-        let plane = self.g.out_size[0] * row;
+        let plane = self.g.out_size[0] * self.g.out_size[1] * LANES;
         for (o, bias) in self.bias_grad.iter_mut().enumerate() {
-            let mut sum = simd.splat_f32s(0.0);
-            for block in self.splits.blocks(self.split, self.g) {
+            let mut sums = [simd.splat_f32s(0.0); 4];
+            for block in (self.split..blocks(self.g.batch)).step_by(self.g.splits()) {
                 let at = (block * self.g.out_channels + self.first + o) * plane;
-                for y in self.splits.rows(self.split, self.g) {
-                    for &value in wide::<S>(&self.output_grad[at + y * row..][..row]) {
-                        sum = simd.add_f32s(sum, value);
-                    }
+                for (k, &value) in wide::<S>(&self.output_grad[at..][..plane]).iter().enumerate() {
+                    sums[k % 4] = simd.add_f32s(sums[k % 4], value);
                 }
             }
-            *bias = simd.reduce_sum_f32s(sum);
+            let [a, b, c, d] = sums;
+            *bias = simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)));
         }
     }
 }
 
-/// `O` output channels × `T` neighbouring taps from `[channel, ky, kx]` on, summed in registers.
-#[inline(always)]
-fn tap_sums<S: Simd, const O: usize, const T: usize>(
-    simd: S,
-    work: &mut WeightGradient<'_>,
-    done: usize,
-    [c, ky, kx]: [usize; 3],
-) {
-    let g = work.g;
-    let n = registers::<S>();
-    let [out_height, out_width] = g.out_size;
-    let first = work.first + done;
-    let channel = first / g.group_out() * g.group_in() + c;
-    let (input, grads) = (wide::<S>(work.input), wide::<S>(work.output_grad));
-    let mut sums = [[simd.splat_f32s(0.0); T]; O];
-    for block in work.splits.blocks(work.split, g) {
-        for y in work.splits.rows(work.split, g) {
-            let Some(row) = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad[0]) else { continue };
-            if row >= g.in_size[0] {
-                continue;
+impl WeightGradient<'_> {
+    /// All weights of `O` output channels from `first` on; gives `O`.
+    #[inline(always)]
+    fn filters<S: Simd, const O: usize>(&mut self, simd: S, first: usize) -> usize {
+        let g = self.g;
+        let unit = g.stride[1] == 1 && g.dilation[1] == 1;
+        for ky in 0..g.kernel[0] {
+            let mut kx = 0;
+            while kx < g.kernel[1] {
+                let taps = match g.kernel[1] - kx {
+                    _ if !unit => 1,
+                    5 => 5,
+                    3.. => 3,
+                    _ => 1,
+                };
+                let mut c = 0;
+                while c < g.group_in() {
+                    c += match (taps, g.group_in() - c) {
+                        (5, _) => self.taps::<S, O, 1, 5, true>(simd, first, [c, ky, kx]),
+                        (3, 2..) => self.taps::<S, O, 2, 3, true>(simd, first, [c, ky, kx]),
+                        (3, _) => self.taps::<S, O, 1, 3, true>(simd, first, [c, ky, kx]),
+                        (_, 4..) if unit => self.taps::<S, O, 4, 1, true>(simd, first, [c, ky, kx]),
+                        (_, 4..) => self.taps::<S, O, 4, 1, false>(simd, first, [c, ky, kx]),
+                        (_, _) => self.taps::<S, O, 1, 1, false>(simd, first, [c, ky, kx]),
+                    };
+                }
+                kx += taps;
             }
-            let start =
-                ((block * g.in_channels + channel) * g.in_size[0] + row) * work.in_width + kx * g.dilation[1];
-            for register in 0..n {
-                let pixels = &input[start * n + register..];
-                let rows: [&[S::f32s]; O] = std::array::from_fn(|o| {
-                    let at =
-                        ((block * g.out_channels + first + o) * out_height + y) * out_width * n + register;
-                    &grads[at..][..(out_width - 1) * n + 1]
-                });
-                for x in 0..out_width {
-                    let pixels = &pixels[x * g.stride[1] * n..][..(T - 1) * g.dilation[1] * n + 1];
-                    let taps: [S::f32s; T] = std::array::from_fn(|t| pixels[t * g.dilation[1] * n]);
-                    for o in 0..O {
-                        let grad = rows[o][x * n];
-                        for t in 0..T {
-                            sums[o][t] = simd.mul_add_e_f32s(grad, taps[t], sums[o][t]);
+        }
+        O
+    }
+
+    /// `O` output channels × `C` input channels × `T` neighbouring taps from `[channel, ky, kx]` on, summed in
+    /// registers; gives `C`. `UNIT` says that stride and dilation of columns are 1.
+    #[inline(always)]
+    fn taps<S: Simd, const O: usize, const C: usize, const T: usize, const UNIT: bool>(
+        &mut self,
+        simd: S,
+        first: usize,
+        [c, ky, kx]: [usize; 3],
+    ) -> usize {
+        let g = self.g;
+        let n = registers::<S>();
+        let [out_height, out_width] = g.out_size;
+        let [in_height, in_width] = g.in_size;
+        let (stride, dilation) = if UNIT { (1, 1) } else { (g.stride[1], g.dilation[1]) };
+        let channel = (self.first + first) / g.group_out() * g.group_in() + c;
+        let (input, grads) = (wide::<S>(self.input), wide::<S>(self.output_grad));
+        // Where the first tap of the first output would be, from the left edge of the input.
+        let left = (kx * dilation) as isize - g.pad[1] as isize;
+        // The outputs whose taps all lie inside.
+        let reach = ((T - 1) * dilation) as isize;
+        let begin = (usize::try_from(-left).unwrap_or(0).div_ceil(stride)).min(out_width);
+        let end = usize::try_from(in_width as isize - left - reach).unwrap_or(0).div_ceil(stride);
+        let end = end.clamp(begin, out_width);
+        let mut sums = [[[simd.splat_f32s(0.0); T]; C]; O];
+        for block in (self.split..blocks(g.batch)).step_by(g.splits()) {
+            for y in 0..out_height {
+                let Some(row) = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad[0]) else {
+                    continue;
+                };
+                if row >= in_height {
+                    continue;
+                }
+                let plane = block * g.in_channels + channel;
+                for register in 0..n {
+                    let rows: [&[S::f32s]; C] = std::array::from_fn(|c| {
+                        &input[((plane + c) * in_height + row) * in_width * n + register..]
+                            [..(in_width - 1) * n + 1]
+                    });
+                    let grads: [&[S::f32s]; O] = std::array::from_fn(|o| {
+                        let channel = block * g.out_channels + self.first + first + o;
+                        &grads[(channel * out_height + y) * out_width * n + register..]
+                            [..(out_width - 1) * n + 1]
+                    });
+                    for x in (0..begin).chain(end..out_width) {
+                        for c in 0..C {
+                            for t in 0..T {
+                                let column = left + (x * stride + t * dilation) as isize;
+                                if (0..in_width as isize).contains(&column) {
+                                    let pixel = rows[c][column as usize * n];
+                                    for o in 0..O {
+                                        sums[o][c][t] =
+                                            simd.mul_add_e_f32s(grads[o][x * n], pixel, sums[o][c][t]);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    for x in begin..end {
+                        let at = (x * stride).wrapping_add_signed(left) * n;
+                        let pixels: [[S::f32s; T]; C] = std::array::from_fn(|c| {
+                            let pixels = &rows[c][at..][..(T - 1) * dilation * n + 1];
+                            std::array::from_fn(|t| pixels[t * dilation * n])
+                        });
+                        for o in 0..O {
+                            let grad = grads[o][x * n];
+                            for c in 0..C {
+                                for t in 0..T {
+                                    sums[o][c][t] = simd.mul_add_e_f32s(grad, pixels[c][t], sums[o][c][t]);
+                                }
+                            }
                         }
                     }
                 }
             }
         }
-    }
-    for (o, sums) in sums.into_iter().enumerate() {
-        let at = ((done + o) * g.group_in() + c) * g.taps() + ky * g.kernel[1] + kx;
-        for (weight, sum) in work.weight_grad[at..at + T].iter_mut().zip(sums) {
-            *weight = simd.reduce_sum_f32s(sum);
+        for o in 0..O {
+            for k in 0..C {
+                let at = ((first + o) * g.group_in() + c + k) * g.taps() + ky * g.kernel[1] + kx;
+                for (weight, sum) in self.weight_grad[at..at + T].iter_mut().zip(sums[o][k]) {
+                    *weight = simd.reduce_sum_f32s(sum);
+                }
+            }
         }
+        C
     }
 }
 
-fn weight_gradient(
-    g: &Geometry,
-    splits: Splits,
-    scratch: &Scratch,
-    input: &[f32],
-    output_grad: &[f32],
-    weight_grad: &mut [f32],
-    bias_grad: &mut [f32],
-) {
-    let mut scratch = scratch.lock().unwrap_or_else(PoisonError::into_inner);
-    let (input, in_width) = with_padding(g, input, &mut scratch);
+fn weight_gradient(g: &Geometry, args: &mut Args<'_>) {
+    let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+    let (input, output_grad) = (args.f32("input"), args.f32("output_grad"));
     let row = g.group_in() * g.taps();
-    let work = channel_tiles(splits.count(), g.groups, g.group_out());
-    let mut weights = Vec::new();
-    for split in weight_grad.chunks_mut(padded(g.weights())).take(splits.count()) {
-        weights.extend(cut(split, channel_tiles(1, g.groups, g.group_out()).map(|(_, _, n)| n * row)));
-    }
-    let mut biases: Vec<&mut [f32]> = Vec::new();
-    for split in bias_grad.chunks_mut(padded(g.out_channels)).take(if g.bias { splits.count() } else { 0 }) {
-        biases.extend(cut(split, channel_tiles(1, g.groups, g.group_out()).map(|(_, _, n)| n)));
-    }
-    biases.resize_with(weights.len(), Default::default);
-    work.zip(weights.into_iter().zip(biases)).collect::<Vec<_>>().into_par_iter().for_each(
-        |((split, first, channels), (weight_grad, bias_grad))| {
-            vectorize(WeightGradient {
+    // The output channels, group by group: (first channel, channels).
+    let channels = || {
+        (0..g.groups).flat_map(|group| {
+            tiles(g.group_out(), TILE).map(move |(first, n)| (group * g.group_out() + first, n))
+        })
+    };
+    let mut work = Vec::new();
+    let mut biases = bias_grad.chunks_mut(padded(g.out_channels));
+    for (split, weight_grad) in weight_grad.chunks_mut(padded(g.weights())).take(g.splits()).enumerate() {
+        let mut bias_grad = if g.bias { biases.next().unwrap_or_default() } else { &mut [] };
+        let weight_grads = cut(weight_grad, channels().map(|(_, n)| n * row));
+        for ((first, channels), weight_grad) in channels().zip(weight_grads) {
+            let (bias_grad_here, rest) = bias_grad.split_at_mut(if g.bias { channels } else { 0 });
+            bias_grad = rest;
+            let bias_grad = bias_grad_here;
+            work.push(WeightGradient {
                 g,
-                splits,
-                in_width,
                 input,
                 output_grad,
                 split,
@@ -623,6 +882,7 @@ fn weight_gradient(
                 weight_grad,
                 bias_grad,
             });
-        },
-    );
+        }
+    }
+    work.into_par_iter().with_max_len(1).for_each(vectorize);
 }

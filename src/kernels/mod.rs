@@ -13,6 +13,7 @@ pub mod activation;
 pub mod batch;
 pub mod conv2d;
 pub mod conv_pool;
+pub(crate) mod depthwise;
 pub mod dropout;
 pub mod join;
 pub mod linear;

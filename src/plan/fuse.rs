@@ -67,6 +67,7 @@ impl Op {
         match self {
             Op::Sum(activation) => *activation,
             Op::Linear(g) => g.activation,
+            Op::Conv2d(g) => g.activation,
             // A maximum says by itself where a ReLU is flat, and a mean knows the values it was made of.
             Op::ConvPool(g) => {
                 g.activation.filter(|activation| !g.average && *activation != Activation::Relu)
@@ -80,6 +81,7 @@ impl Op {
     pub(super) fn multiply(&mut self, activation: Activation) -> bool {
         match self {
             Op::Linear(g) => g.input_activation = Some(activation),
+            Op::Conv2d(g) => g.input_activation = Some(activation),
             Op::ConvPool(g) => g.input_activation = Some(activation),
             _ => return false,
         }
@@ -99,7 +101,7 @@ pub(super) struct Fused<'a> {
 }
 
 /// Finds what one launch can do in a run of layers without branches: convolution, activation and 2×2 pooling;
-/// linear layer and activation.
+/// convolution, linear layer or normalisation and activation.
 pub(super) fn fuse<'a>(layers: &'a [Placed], options: &Options) -> Vec<Fused<'a>> {
     let mut found: Vec<Fused<'a>> = Vec::new();
     let mut rest = layers;
@@ -130,6 +132,10 @@ pub(super) fn fuse<'a>(layers: &'a [Placed], options: &Options) -> Vec<Fused<'a>
 
 /// The one operation of two or three layers, if there is one.
 fn together(layers: &[Placed], options: &Options) -> Option<Op> {
+    let convolution = |layer: &Placed, c: &Conv2d, activation: Activation| {
+        let geometry = conv_geometry(layer, c, options);
+        Op::Conv2d(conv2d::Geometry { activation: Some(activation), ..geometry })
+    };
     match layers {
         [conv, activation, pool] => {
             conv_pool_geometry(conv, Some(by_value(activation)?), pool, options).map(Op::ConvPool)
@@ -143,7 +149,12 @@ fn together(layers: &[Placed], options: &Options) -> Option<Op> {
                 let activation = Some(by_value(second)?);
                 Some(Op::Norm(norm::Geometry { activation, ..norm_geometry(first, options)? }))
             }
-            _ => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
+            Layer::Conv2d(c) => match by_value(second) {
+                Some(activation) => Some(convolution(first, c, activation)),
+                None => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
+            },
+            Layer::Conv1d(c) => Some(convolution(first, &c.two_dimensional(), by_value(second)?)),
+            _ => None,
         },
         _ => None,
     }
@@ -166,8 +177,8 @@ fn alone(layer: &Placed, options: &Options) -> Option<Op> {
         batch,
     };
     match &layer.layer {
-        Layer::Conv2d(c) => Some(Op::Conv2d(conv_geometry(layer, c, batch))),
-        Layer::Conv1d(c) => Some(Op::Conv2d(conv_geometry(layer, &c.two_dimensional(), batch))),
+        Layer::Conv2d(c) => Some(Op::Conv2d(conv_geometry(layer, c, options))),
+        Layer::Conv1d(c) => Some(Op::Conv2d(conv_geometry(layer, &c.two_dimensional(), options))),
         Layer::Linear(l) => Some(Op::Linear(linear_geometry(layer, l, options))),
         Layer::MaxPool2d(p) => Some(Op::MaxPool(pool(p))),
         Layer::AveragePool2d(p) => Some(Op::AveragePool(pool(p))),
@@ -219,7 +230,7 @@ fn norm_geometry(layer: &Placed, options: &Options) -> Option<norm::Geometry> {
     })
 }
 
-fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {
+fn conv_geometry(layer: &Placed, c: &Conv2d, options: &Options) -> conv2d::Geometry {
     conv2d::Geometry {
         in_channels: layer.input.channels,
         in_size: [layer.input.height, layer.input.width],
@@ -231,7 +242,10 @@ fn conv_geometry(layer: &Placed, c: &Conv2d, batch: usize) -> conv2d::Geometry {
         dilation: c.dilation.0,
         groups: c.groups,
         bias: c.bias,
-        batch,
+        activation: None,
+        input_activation: None,
+        batch: options.batch,
+        fill: options.fill,
     }
 }
 
@@ -255,7 +269,7 @@ fn conv_pool_geometry(
     options: &Options,
 ) -> Option<conv_pool::Geometry> {
     let Layer::Conv2d(c) = &conv.layer else { return None };
-    let geometry = conv_geometry(conv, c, options.batch);
+    let geometry = conv_geometry(conv, c, options);
     let (average, p) = match &pool.layer {
         Layer::MaxPool2d(p) => (false, p),
         Layer::AveragePool2d(p) => (true, p),

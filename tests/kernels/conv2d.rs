@@ -15,7 +15,10 @@ pub struct Conv {
     pub dilation: [usize; 2],
     pub groups: usize,
     pub bias: bool,
+    pub activation: Option<Activation>,
+    pub input_activation: Option<Activation>,
     pub batch: usize,
+    pub fill: usize,
 }
 
 pub const CONV: Conv = Conv {
@@ -27,10 +30,15 @@ pub const CONV: Conv = Conv {
     dilation: [1, 1],
     groups: 1,
     bias: true,
+    activation: None,
+    input_activation: None,
     batch: 3,
+    // Small tiles, and as many partial sums as there are blocks.
+    fill: 16_384,
 };
 
 pub fn cases() -> Vec<Case> {
+    use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
     // Small, since a software adapter needs a second or more to compile each pipeline.
     let table = [
         // Widths of filters, and of outputs that no tile divides.
@@ -58,13 +66,94 @@ pub fn cases() -> Vec<Case> {
         Conv { channels: [1, 2], size: [5, 9], dilation: [1, 3], stride: [2, 2], pad: [1, 1], ..CONV },
         // Groups.
         Conv { channels: [6, 9], size: [4, 5], groups: 3, pad: [1, 1], batch: 17, ..CONV },
-        Conv { channels: [5, 5], groups: 5, ..CONV },
+        Conv { channels: [5, 5], groups: 5, kernel: [6, 1], ..CONV },
+        Conv { channels: [3, 6], groups: 3, ..CONV },
         Conv { channels: [12, 14], groups: 2, kernel: [2, 3], dilation: [2, 1], ..CONV },
         // Without a bias.
         Conv { channels: [4, 6], size: [4, 5], groups: 2, bias: false, batch: 33, ..CONV },
         // Fewer partial sums than blocks: two for four blocks, one for two.
-        Conv { channels: [16, 20], size: [6, 7], kernel: [5, 5], batch: 64, ..CONV },
-        Conv { channels: [16, 32], size: [5, 6], kernel: [5, 5], batch: 30, ..CONV },
+        Conv { channels: [16, 20], size: [6, 7], kernel: [5, 5], batch: 64, fill: 8192, ..CONV },
+        Conv { channels: [16, 32], size: [5, 6], kernel: [5, 5], batch: 30, fill: 4096, ..CONV },
+        // Large tiles, which the shapes do not fill; with activations.
+        Conv { channels: [5, 12], size: [6, 11], pad: [1, 1], batch: 17, fill: 1, ..CONV },
+        Conv {
+            channels: [13, 9],
+            size: [4, 8],
+            activation: Some(Tanh),
+            input_activation: Some(Sigmoid),
+            fill: 1,
+            ..CONV
+        },
+        Conv {
+            channels: [16, 8],
+            size: [3, 16],
+            pad: [1, 1],
+            activation: Some(Relu),
+            input_activation: Some(Relu),
+            fill: 1,
+            ..CONV
+        },
+        Conv {
+            channels: [9, 3],
+            size: [5, 4],
+            kernel: [2, 5],
+            pad: [1, 2],
+            activation: Some(ScaledTanh),
+            fill: 1,
+            ..CONV
+        },
+        Conv { channels: [8, 6], size: [2, 9], kernel: [1, 7], pad: [0, 3], fill: 1, ..CONV },
+        Conv {
+            channels: [6, 10],
+            size: [8, 17],
+            stride: [2, 2],
+            pad: [1, 1],
+            activation: Some(Sigmoid),
+            input_activation: Some(Tanh),
+            fill: 1,
+            ..CONV
+        },
+        Conv {
+            channels: [7, 5],
+            size: [4, 20],
+            kernel: [1, 4],
+            stride: [1, 3],
+            pad: [0, 2],
+            fill: 1,
+            ..CONV
+        },
+        Conv {
+            channels: [5, 8],
+            size: [7, 19],
+            dilation: [2, 2],
+            stride: [3, 2],
+            pad: [2, 1],
+            fill: 1,
+            ..CONV
+        },
+        Conv {
+            channels: [5, 6],
+            size: [5, 9],
+            stride: [2, 4],
+            dilation: [1, 2],
+            pad: [1, 2],
+            fill: 1,
+            ..CONV
+        },
+        // Filters of one pixel: a picture is one row.
+        Conv {
+            channels: [26, 9],
+            size: [3, 5],
+            kernel: [1, 1],
+            activation: Some(Relu),
+            input_activation: Some(ScaledTanh),
+            batch: 17,
+            fill: 1,
+            ..CONV
+        },
+        Conv { channels: [24, 16], size: [4, 4], kernel: [1, 1], groups: 2, fill: 1, ..CONV },
+        Conv { channels: [5, 8], size: [5, 7], kernel: [1, 1], stride: [2, 2], fill: 1, ..CONV },
+        Conv { channels: [5, 2], size: [3, 4], kernel: [1, 1], pad: [1, 0], ..CONV },
     ];
     let masks = [
         (CONV, 1),
@@ -127,12 +216,15 @@ impl Conv {
             dilation: self.dilation,
             groups: self.groups,
             bias: self.bias,
+            activation: self.activation,
+            input_activation: self.input_activation,
             batch: self.batch,
+            fill: self.fill,
         }
     }
 }
 
-fn case(conv: Conv) -> Case {
+pub fn case(conv: Conv) -> Case {
     let g = conv.geometry();
     let mut case = Case::new(format!("{conv:?}"));
     let mut random = Random::of(&case.name);
@@ -143,7 +235,8 @@ fn case(conv: Conv) -> Case {
     let input = case.floats("input", &random.floats(inputs * rows));
     let (weights, biases) = (random.floats(g.weights()), random.floats(g.out_channels));
     let parameters = case.packed("parameters", &[&weights, &biases]);
-    let output = case.output("output", outputs * rows, sums(g.in_channels / g.groups * taps));
+    let terms = g.in_channels / g.groups * taps;
+    let output = case.output("output", outputs * rows, activated(g.activation, terms));
     let output_grad = case.floats("output_grad", &random.floats(outputs * rows));
     let input_grad = case.output("input_grad", inputs * rows, sums(g.out_channels / g.groups * taps));
     let lens = if g.bias { vec![g.weights(), g.out_channels] } else { vec![g.weights()] };

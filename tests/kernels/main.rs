@@ -15,6 +15,7 @@ mod activation;
 mod batch;
 mod conv2d;
 mod conv_pool;
+mod depthwise;
 mod dropout;
 mod harness;
 mod join;
@@ -35,11 +36,12 @@ use harness::*;
 type Cases = fn() -> Vec<Case>;
 
 /// Every shader's cases.
-const TABLE: [(&str, Cases); 14] = [
+const TABLE: [(&str, Cases); 15] = [
     ("activation", activation::cases),
     ("batch", batch::cases),
     ("conv2d", conv2d::cases),
     ("conv_pool", conv_pool::cases),
+    ("depthwise", depthwise::cases),
     ("dropout", dropout::cases),
     ("join", join::cases),
     ("linear", linear::cases),
@@ -98,6 +100,11 @@ fn conv2d() {
 #[test]
 fn conv_pool() {
     check("conv_pool");
+}
+
+#[test]
+fn depthwise() {
+    check("depthwise");
 }
 
 #[test]
@@ -184,13 +191,23 @@ fn constants<const N: usize>(cases: &[Case], names: [&str; N]) -> BTreeSet<[usiz
 
 #[test]
 fn weight_gradients_have_cases_of_every_kind() {
-    for (shader, cases) in [("conv2d", conv2d::cases()), ("linear", linear::cases())] {
+    let families: [(&str, Cases); 3] =
+        [("conv2d", conv2d::cases), ("depthwise", depthwise::cases), ("linear", linear::cases)];
+    for (shader, cases) in families {
+        let cases = cases();
         let found = constants(&cases, ["SPLITS", "BLOCKS"]);
         let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&[splits, blocks]| kind(splits, blocks));
         assert!(any(|splits, blocks| splits == 1 && blocks == 1), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits == 1 && blocks > 1), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits > 1 && splits == blocks), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits > 1 && splits < blocks), "{shader}: {found:?}");
+    }
+    let cases = conv2d::cases();
+    for names in [["COLUMNS", "CHANNELS"], ["IN_COLUMNS", "IN_TILE"]] {
+        let found = constants(&cases, names);
+        for tile in [[4, 4], [4, 8], [8, 4], [8, 8]] {
+            assert!(found.contains(&tile), "{names:?}: {found:?}");
+        }
     }
     let cases = conv_pool::cases();
     let found = constants(&cases, ["ROW_SPLITS", "OUT_HEIGHT"]);
