@@ -84,12 +84,18 @@ impl Place {
 
     /// A data set of the first images of MNIST, in the folder `data`.
     fn small_data(&self) {
-        let dir = self.path("data");
+        self.data("data", |label| label);
+    }
+
+    /// The same images with other labels.
+    fn data(&self, dir: &str, label: fn(u8) -> u8) {
+        let dir = self.path(dir);
         fs::create_dir_all(&dir).unwrap();
         let split = lenet::data::mnist().unwrap();
         for (part, data) in [("train", split.train.take(200)), ("t10k", split.test.take(100))] {
+            let labels: Vec<u8> = data.labels.iter().map(|&old| label(old)).collect();
             fs::write(dir.join(format!("{part}-images-idx3-ubyte")), idx(&[28, 28], &data.images)).unwrap();
-            fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), idx(&[], &data.labels)).unwrap();
+            fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), idx(&[], &labels)).unwrap();
         }
     }
 }
@@ -181,6 +187,7 @@ fn settings_repeat_a_run() {
             "--optimizer nesterov --lr 0.03 --momentum 0.85 --schedule step --schedule-epochs 1 --gamma 0.3",
         ),
         ("b", "--net net.toml --optimizer adamw --schedule one-cycle --smoothing 0.1 --l1 1e-5 --warmup 5"),
+        ("d", "--init a --freeze conv*,fc1.bias --clip 0.5 --optimizer momentum"),
         ("c", "--validation 0.2 --init a --weight-decay 1e-3 --seed 77 --schedule exponential --no-shuffle"),
     ] {
         place.ok(&format!("train --data data --epochs 3 --batch 24 --device cpu --out {run} {more}"));
@@ -578,6 +585,9 @@ fn what_makes_no_sense_is_refused() {
         ("--validation 1.5", &["validation is 1.5"]),
         ("--validation 0.0001", &["validation 0.0001 of 200 images"]),
         ("--early-stop 0", &["early-stop"]),
+        ("--clip 0", &["clip is 0"]),
+        ("--freeze conv*,pool1", &["freeze pool1 matches no parameter", "fc3.weight, fc3.bias"]),
+        ("--freeze *", &["freeze * leaves nothing to train"]),
         ("--seed -3", &["-3"]),
         ("--settings nothing.toml", &["nothing.toml"]),
     ] {
@@ -655,8 +665,12 @@ fn damaged_weights_and_pictures_are_refused() {
     fs::write(place.path("w"), encoded(&bad)).unwrap();
     let lists =
         ["fc1.bias: missing", "conv1.weight: shape [6, 25], expected [6, 1, 5, 5]", "fc4.bias: not expected"];
-    place.fails("train --init w --data data --device cpu --out run", 3, &lists);
     place.fails("eval w --net lenet5 --data data --device cpu", 3, &lists);
+    // Of these not a tensor fits.
+    let other = bad.into_iter().map(|(name, tensor)| (format!("x{name}"), tensor)).collect();
+    fs::write(place.path("w"), encoded(&other)).unwrap();
+    let says = ["nothing in it fits lenet5", "xfc4.bias: not expected", "fc3.weight: missing"];
+    place.fails("train --init w --data data --device cpu --out run", 3, &says);
     let whole = encoded(&good);
     let mut bytes = whole.clone();
     let end = bytes.len();
@@ -706,6 +720,159 @@ fn what_is_not_finite_stops_the_run_and_keeps_the_last_good_state() {
         place.ok(&format!(
             "train --init {later} --data data --steps 1 --device {device} --out again-{device}"
         ));
+    }
+}
+
+#[test]
+fn a_trained_network_gets_a_new_head_and_frozen_weights_keep_their_bits() {
+    let place = Place::new();
+    place.small_data();
+    place.data("three", |label| label % 3);
+    place.ok("train --data data --epochs 1 --device cpu --out ten");
+    for device in devices() {
+        let run = format!("three-{device}");
+        let line = format!(
+            "train --data three --init ten --freeze conv*,fc1.weight --weight-decay 0.1 --epochs 2 --batch 32 \
+             --device {device} --out {run}"
+        );
+        let output = place.run(&line);
+        let told = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        for says in [
+            "lenet5 for this data: fc3 10 → 3 outputs\n",
+            "init: took conv1.weight, conv1.bias, conv2.weight, conv2.bias, fc1.weight, fc1.bias, fc2.weight, \
+             fc2.bias from ",
+            "init: left fc3.weight: shape [10, 84], expected [3, 84]; fc3.bias: shape [10], expected [3]\n",
+            "init: fresh fc3.weight, fc3.bias\n",
+        ] {
+            assert!(told.contains(says), "expected {says:?} in {told}");
+        }
+        let (before, after) =
+            (place.tensors("ten/model.safetensors"), place.tensors(&format!("{run}/model.safetensors")));
+        for (name, tensor) in &after {
+            let frozen = name.starts_with("conv") || name == "fc1.weight";
+            assert_eq!(before[name] == *tensor, frozen, "{name}");
+        }
+        assert_eq!(after["fc3.weight"].shape, [3, 84]);
+        // It is judged, repeats and goes on as any other, also where its preset is named again.
+        place.ok(&format!("eval {run} --data three --device {device}"));
+        place.ok(&format!("train --settings {run}/settings.toml --out {run}-again"));
+        assert!(
+            place.tensors(&format!("{run}-again/model.safetensors")) == after,
+            "the run {run} does not repeat"
+        );
+        place.ok(&format!("train --resume {run} --net lenet5"));
+        place.fails(&format!("train --resume {run} --net lenet5-tanh"), 2, &["differ: net"]);
+        place.fails(&format!("train --resume {run} --freeze fc1.*"), 2, &["freeze was", "conv*"]);
+    }
+    // What fits exactly is not worth a word.
+    let told = text(&place.run("train --data data --init ten --steps 1 --device cpu --out same").stderr);
+    assert!(!told.contains("init") && !told.contains("for this data"), "{told}");
+    // A file means what it says.
+    fs::write(
+        place.path("net.toml"),
+        "name = \"two\"\ninput = { channels = 1, height = 28, width = 28 }\nlayers = [{ linear = { outputs = 2 } }]\n",
+    )
+    .unwrap();
+    let line = "train --data three --net net.toml --device cpu --out two";
+    place.fails(line, 2, &["the last layer fc1 gives 2 logits, the data has 3 classes"]);
+    assert!(!place.path("two").exists());
+}
+
+#[test]
+fn lr_find_suggests_a_rate_that_learns() {
+    let place = Place::new();
+    place.small_data();
+    for device in devices() {
+        let line = format!("lr-find --data data --batch 32 --steps 100 --device {device}");
+        let told = object(&place.ok(&format!("{line} --json")));
+        let points = told["points"].as_array().unwrap();
+        let number = |value: &Value| value.as_f64().unwrap();
+        assert!((50..=100).contains(&points.len()), "{}", points.len());
+        assert!((number(&points[0]["learning_rate"]) - 1e-6).abs() < 1e-12, "{}", points[0]);
+        assert!((2.2..2.4).contains(&number(&points[0]["loss"])), "{}", points[0]);
+        assert!((1e-4..3e-2).contains(&number(&told["suggestion"])), "{told}");
+        assert!(number(&told["suggestion"]) <= 0.105 * told["explodes"].as_f64().unwrap_or(1e9), "{told}");
+        let output = place.run(&line);
+        let out = text(&output.stdout);
+        let flag = out.lines().last().unwrap().strip_prefix("suggestion  ").unwrap();
+        assert_eq!(flag, format!("--lr {}", told["suggestion"]));
+        assert!(out.contains('●') && out.contains("1e-4") && out.contains("falls fastest at"), "{out}");
+    }
+    // A rate that explodes at once ends the run, and nothing is left behind.
+    let told = object(&place.ok("lr-find --data data --from 1e-3 --to 1e12 --device cpu --json"));
+    assert!(told["explodes"].as_f64().unwrap() < 1e6 && told["points"].as_array().unwrap().len() < 199);
+    assert!(!place.path("runs").exists());
+    place.fails("lr-find --from 0", 2, &["goes from 0 to 1"]);
+    place.fails("lr-find --from 1 --to 0.1", 2, &["goes from 1 to 0.1"]);
+    place.fails("lr-find --steps 3", 2, &["steps is 3"]);
+    place.fails("lr-find --optimizer momentum --momentum 2", 2, &["momentum is 2"]);
+    place.fails("lr-find --data nowhere", 3, &["nowhere"]);
+}
+
+#[test]
+fn a_sweep_is_what_train_would_do_best_first() {
+    let place = Place::new();
+    place.small_data();
+    let line = "--data data --epochs 2 --device cpu --no-shuffle --optimizer momentum";
+    let told =
+        object(&place.ok(&format!("sweep {line} --grid lr=0.0001,0.02 --grid batch=20,40 --seeds 2 --json")));
+    let settings = told["settings"].as_array().unwrap();
+    assert_eq!(settings.len(), 4);
+    let accuracy = |value: &Value| value["accuracy"].as_f64().unwrap();
+    assert!(settings.windows(2).all(|pair| accuracy(&pair[0]) >= accuracy(&pair[1])), "{told}");
+    for setting in settings {
+        let runs = setting["runs"].as_array().unwrap();
+        assert_eq!(runs.iter().map(|run| run["seed"].as_u64().unwrap()).collect::<Vec<_>>(), [0, 1]);
+        let (a, b) = (accuracy(&runs[0]), accuracy(&runs[1]));
+        assert!((accuracy(setting) - (a + b) / 2.0).abs() < 1e-12, "{setting}");
+        let deviation = setting["deviation"].as_f64().unwrap();
+        assert!((deviation - (a - b).abs() / 2f64.sqrt()).abs() < 1e-12, "{setting}");
+    }
+    let best = &settings[0];
+    let value = |key: &str| best["settings"][key].as_str().unwrap();
+    let flags = format!("--lr {} --batch {} --seed 1", value("lr"), value("batch"));
+    let train = lines(&place.ok(&format!("train {line} {flags} --log json --out run")));
+    assert_eq!(train.last().unwrap()["accuracy"], best["runs"][1]["accuracy"]);
+    let loss = |run: &Value| run["loss"].as_f64().unwrap();
+    let lowest = train.iter().filter(|event| event["event"] == "epoch").map(loss).fold(f64::NAN, f64::min);
+    assert_eq!(loss(&best["runs"][1]), lowest);
+    assert_eq!(place.names("."), ["data", "run"]);
+
+    // A setting that explodes is told and comes last.
+    let output = place.run("sweep --data data --epochs 1 --device cpu --grid lr=1e30,0.001");
+    let (out, told) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(
+        told.contains("run 1/2  lr 1e30  seed 0  the loss of step") && told.contains("run 2/2"),
+        "{told}"
+    );
+    assert!(out.lines().nth(3).unwrap().starts_with("1e30") && out.contains("best  --lr 0.001"), "{out}");
+    // Random settings repeat.
+    let random = || {
+        let line = "sweep --data data --steps 2 --device cpu --validation 0.2 --json --random 3 --seed 4";
+        let told = object(
+            &place.ok(&format!("{line} --grid lr=1e-4..1e-2 --grid batch=16..64 --grid optimizer=sgd,adam")),
+        );
+        let settings = told["settings"].as_array().unwrap().clone();
+        settings.iter().map(|one| (one["settings"].to_string(), accuracy(one))).collect::<Vec<_>>()
+    };
+    assert_eq!(random().len(), 3);
+    assert_eq!(random(), random());
+
+    for (flags, says) in [
+        ("", &["--grid"][..]),
+        ("--grid speed=1,2", &["--speed"]),
+        ("--grid lr=1,fast", &["'fast'", "--lr"]),
+        ("--grid lr", &["grid lr: there is no ="]),
+        ("--grid lr=1e-3..1", &["lr is a range", "--random N"]),
+        ("--grid lr=0.1 --grid lr=0.2", &["lr twice"]),
+        ("--grid seed=1,2 --seeds 2", &["seed varies by"]),
+        ("--grid batch=32,0", &["batch is 0"]),
+        ("--grid lr=0.1 --random 0", &["seeds and random are 1 to"]),
+        ("--grid clip=1,0", &["clip is 0"]),
+    ] {
+        place.fails(&format!("sweep --data data --device cpu {flags}"), 2, says);
     }
 }
 

@@ -33,10 +33,11 @@ fn launches() -> Vec<(String, Launch)> {
     for preset in Network::presets() {
         let network = Network::preset(preset).expect("a preset");
         for batch in [1, 64, 128] {
-            for rule in Rule::ALL {
+            for (rule, clip) in Rule::ALL.into_iter().flat_map(|rule| [(rule, None), (rule, Some(1.0))]) {
                 let options = Options {
                     batch,
                     optimizer: Optimizer::new(rule),
+                    clip,
                     train_images: 60_000,
                     eval_images: 10_000,
                     ..Options::default()

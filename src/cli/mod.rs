@@ -7,10 +7,12 @@ mod bench;
 mod device;
 mod eval;
 mod info;
+mod lr_find;
 mod predict;
 mod presets;
 mod run;
 mod summary;
+mod sweep;
 mod train;
 
 use std::fmt;
@@ -56,6 +58,12 @@ enum Command {
     /// Train a network
     #[command(after_help = AFTER_HELP, allow_negative_numbers = true)]
     Train(Box<train::Args>),
+    /// Find a learning rate: a short run in which it grows until the loss does
+    #[command(after_help = AFTER_HELP, allow_negative_numbers = true)]
+    LrFind(Box<lr_find::Args>),
+    /// Train with every setting out of lists, or with random ones, and say which was best
+    #[command(after_help = AFTER_HELP, allow_negative_numbers = true)]
+    Sweep(Box<sweep::Args>),
     /// Judge a trained network: loss, accuracy, figures of each class, confusion matrix
     #[command(after_help = AFTER_HELP)]
     Eval(eval::Args),
@@ -154,6 +162,8 @@ pub fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let outcome = Cli::try_parse().map_err(refused).and_then(|cli| match cli.command {
         Command::Train(args) => train::run(*args, start),
+        Command::LrFind(args) => lr_find::run(&args).map(|()| 0),
+        Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Predict(args) => predict::run(&args).map(|()| 0),
         Command::Bench(args) => bench::run(&args).map(|()| 0),

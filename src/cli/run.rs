@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use lenet::Error;
 use lenet::checkpoint::{self, Tensors};
 use lenet::data::{Dataset, Encoding};
 use lenet::network::Network;
 use lenet::plan::Plan;
-use lenet::train::{Metrics, Position, Settings, Snapshot};
+use lenet::train::{Metrics, Position, Settings, Snapshot, Trainer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -148,6 +149,67 @@ impl Model {
     /// What to call a class.
     pub fn class_name(&self, class: usize) -> String {
         self.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+}
+
+/// Weights to start from: what a file holds of a network's parameters.
+pub struct Start {
+    /// What it holds and what not, in lines; none where it fits exactly.
+    pub told: Vec<String>,
+    /// The values of each parameter, in the network's order.
+    values: Vec<Option<Vec<f32>>>,
+}
+
+impl Start {
+    /// Takes what fits by name and shape out of a run's folder or a `.safetensors` file.
+    pub fn load(path: &Path, network: &Network) -> Outcome<Start> {
+        let file = resolve(path, &[MODEL, CHECKPOINT])?;
+        let name = file.display().to_string();
+        let (mut tensors, _) = decode(&file)?;
+        let parameters = network.parameters()?;
+        let expected: Vec<_> =
+            parameters.iter().map(|parameter| (parameter.name.clone(), parameter.shape.clone())).collect();
+        let problems = match checkpoint::check(&name, &tensors, &expected) {
+            Err(Error::Weights { problems, .. }) => problems,
+            other => other.map(|()| Vec::new()).map_err(Failure::reading)?,
+        };
+        let values: Vec<_> = expected
+            .iter()
+            .map(|(name, shape)| Some(tensors.remove(name).filter(|found| found.shape == *shape)?.data))
+            .collect();
+        let names = |taken: bool| {
+            let names = expected.iter().zip(&values).filter(|(_, values)| values.is_some() == taken);
+            names.map(|((name, _), _)| name.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        if values.iter().all(Option::is_none) {
+            let (net, problems) = (&network.name, problems.join("; "));
+            return Err(Failure::data(format!("{name}: nothing in it fits {net}: {problems}")));
+        }
+        let mut told = Vec::new();
+        if !problems.is_empty() {
+            told.push(format!("init: took {} from {name}", names(true)));
+            let left: Vec<_> = problems
+                .iter()
+                .filter(|problem| !problem.contains(": missing"))
+                .map(String::as_str)
+                .collect();
+            if !left.is_empty() {
+                told.push(format!("init: left {}", left.join("; ")));
+            }
+        }
+        if values.iter().any(Option::is_none) {
+            told.push(format!("init: fresh {}", names(false)));
+        }
+        Ok(Start { told, values })
+    }
+
+    /// Puts the values in place of those that a new trainer has drawn.
+    pub fn put(&self, trainer: &mut Trainer) -> Outcome {
+        let seed = trainer.settings().seed;
+        let fresh = trainer.session().plan().network.initial(seed)?;
+        let values = self.values.iter().zip(&fresh);
+        let values = values.map(|(taken, fresh)| taken.as_ref().unwrap_or(fresh).as_slice());
+        Ok(trainer.session().set_parameters(values)?)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{Outcome, emit, emit_json, load_network, table, thousands, train};
 /// Arguments of `lenet summary`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The network: a preset (lenet5, lenet5-tanh, lenet5-sigmoid) or a TOML file
+    /// The network: a preset (`lenet summary --list` shows them) or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "lenet5")]
     net: String,
     /// Images in a batch, for --plan [default: that of `lenet train`]

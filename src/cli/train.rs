@@ -1,26 +1,26 @@
 //! `lenet train`: settings from the command line, the loop around the library's trainer, and what it reports.
 
+mod args;
+mod report;
+
 use std::collections::VecDeque;
-use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use indicatif::{ProgressBar, ProgressStyle};
 use lenet::Error;
-use lenet::augment::Augment;
-use lenet::data::{self, Dataset, Encoding, Split};
-use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::network::Network;
-use lenet::train::{Advance, Event, Metrics, Schedule, Trainer};
+use lenet::data::{self, Dataset, Encoding};
+use lenet::network::{Input, Network};
+use lenet::train::{Advance, Event, Metrics, Trainer};
 use pollster::block_on;
 use serde_json::{Value, json};
 
-use super::presets::Preset;
-use super::run::{About, Best, Folder, Model, Record, Saved, fingerprint};
-use super::{Failure, Outcome, code, device, emit, emit_json, eval, load_network, say, table, thousands};
+use super::run::{About, Best, Folder, Record, Saved, Start, fingerprint};
+use super::{Failure, Outcome, code, device, emit, eval, say, table, thousands};
+
+use args::same_run;
+pub use args::{Args, Basis, Log, Training, divide, fit, rules};
+use report::Report;
 
 /// A chunk of steps should take this long: short enough to stop soon, long enough to cost nothing.
 const CHUNK: Duration = Duration::from_millis(100);
@@ -31,292 +31,14 @@ const WINDOW: u64 = 50;
 /// Accuracies whose time from the program's start a run reports.
 const TARGETS: [f64; 2] = [0.98, 0.99];
 
-/// Arguments of `lenet train`.
-#[derive(clap::Args)]
-pub struct Args {
-    /// Begin with named settings: default, or fast (99 % on MNIST soonest); what else is given here goes before them
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["settings", "resume"])]
-    preset: Option<Preset>,
-    /// The network: a preset (lenet5, lenet5-tanh, lenet5-sigmoid) or a TOML file [default: lenet5]
-    #[arg(long, value_name = "NAME|FILE")]
-    net: Option<String>,
-    /// The data: mnist, waves, languages, a folder (IDX, CIFAR, NumPy, CSV, text, or pictures in a folder for each
-    /// class; DIR@32x32 scales those), or a .npz, .csv or .tsv file [default: mnist]
-    #[arg(long, value_name = "NAME|DIR|FILE")]
-    data: Option<String>,
-    /// Passes over the training data [default: 6]
-    #[arg(long, value_name = "N")]
-    epochs: Option<usize>,
-    /// Stop after this many optimizer steps
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
-    /// Images in a batch [default: 64]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// The update rule, with PyTorch's definitions and defaults [default: adam]
-    #[arg(long, value_name = "RULE", value_parser = rules())]
-    optimizer: Option<Rule>,
-    /// The peak of the learning rate [default: 0.002]
-    #[arg(long, value_name = "X")]
-    lr: Option<f32>,
-    /// Momentum of the rules momentum, nesterov and rmsprop
-    #[arg(long, value_name = "X")]
-    momentum: Option<f32>,
-    /// L2 penalty; with adamw a decay of the weights themselves
-    #[arg(long, value_name = "X")]
-    weight_decay: Option<f32>,
-    /// L1 penalty
-    #[arg(long, value_name = "X")]
-    l1: Option<f32>,
-    /// Label smoothing, 0 to below 1
-    #[arg(long, value_name = "X")]
-    smoothing: Option<f32>,
-    /// Distort the training pictures at random: light, strong, or shift=2,rotate=10,scale=0.1,shear=10,elastic=4:5,noise=0.05,cutout=8,flip
-    #[arg(long, value_name = "SPEC")]
-    augment: Option<Augment>,
-    /// How the learning rate moves [default: cosine]
-    #[arg(long, value_name = "SCHEDULE")]
-    schedule: Option<Kind>,
-    /// Epochs between two drops of the step schedule [default: 2]
-    #[arg(long, value_name = "N")]
-    schedule_epochs: Option<usize>,
-    /// The factor of a drop (step, default 0.5) or of an epoch (exponential, default 0.9)
-    #[arg(long, value_name = "X")]
-    gamma: Option<f32>,
-    /// Steps over which the learning rate first rises from 0
-    #[arg(long, value_name = "N")]
-    warmup: Option<u64>,
-    /// The seed of the first weights and of every epoch's order
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
-    seed: Option<u64>,
-    /// Take the images in the order of the file
-    #[arg(long)]
-    no_shuffle: bool,
-    /// Start from these weights: a run's folder or a .safetensors file
-    #[arg(long, value_name = "FILE")]
-    init: Option<PathBuf>,
-    /// Set this last share of the training data aside, evaluate the epochs on it, and keep the test data for the end
-    #[arg(long, value_name = "F")]
-    validation: Option<f64>,
-    /// Train on the first N images of each class only (after --validation has taken its share)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    per_class: Option<u32>,
-    /// Stop after this many epochs without a lower evaluation loss, and keep the best weights
-    #[arg(long, value_name = "N")]
-    early_stop: Option<usize>,
-    /// Continue a run: its folder or its checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["init", "settings"])]
-    resume: Option<PathBuf>,
-    /// Repeat a run: its settings.toml; what else is given here goes before it
-    #[arg(long, value_name = "FILE")]
-    settings: Option<PathBuf>,
-    /// The folder of the run, new or empty [default: runs/YYYY-MM-DD-HHMMSS]
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// auto, cpu, gpu, or a name or number from `lenet info` [default: auto]
-    #[arg(long, value_name = "DEVICE")]
-    device: Option<String>,
-    /// How to report: a progress bar and a table, or JSON lines on stdout
-    #[arg(long, value_name = "FORM", default_value = "human")]
-    log: Log,
-}
-
-/// A schedule's name.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Kind {
-    Constant,
-    Step,
-    Exponential,
-    Cosine,
-    OneCycle,
-}
-
-/// How to report.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-enum Log {
-    Human,
-    Json,
-}
-
-/// Reads an update rule's name.
-pub fn rules() -> impl TypedValueParser<Value = Rule> {
-    PossibleValuesParser::new(Rule::ALL.map(Rule::name))
-        .try_map(|name| Rule::ALL.into_iter().find(|rule| rule.name() == name).ok_or("unknown rule"))
-}
-
-impl Args {
-    /// Changes `record` by what is given on the command line.
-    fn apply(&self, record: &mut Record) -> Outcome {
-        if let Some(spec) = &self.net {
-            record.set_network(load_network(spec)?);
-        }
-        if let Some(spec) = &self.data {
-            record.data.clone_from(spec);
-        }
-        if !data::NAMES.contains(&record.data.as_str())
-            && let Ok(path) = std::path::absolute(&record.data)
-            && let Some(text) = path.to_str()
-        {
-            // The run is to be repeated from any folder.
-            record.data = text.into();
-        }
-        if let Some(device) = &self.device {
-            record.device.clone_from(device);
-        }
-        if let Some(init) = &self.init {
-            record.init = Some(std::path::absolute(init).unwrap_or_else(|_| init.clone()));
-        }
-        record.validation = self.validation.or(record.validation);
-        if let Some(share) = record.validation
-            && !(share > 0.0 && share < 1.0)
-        {
-            return Err(Failure::usage(format!(
-                "validation is {share}, expected more than 0 and less than 1"
-            )));
-        }
-        record.per_class = self.per_class.map(|n| n as usize).or(record.per_class);
-        if record.per_class == Some(0) {
-            return Err(Failure::usage("per-class is 0, expected at least 1"));
-        }
-        let training = &mut record.training;
-        set(&mut training.epochs, self.epochs);
-        // A preset may be shorter than its epochs; who says how many wants all of them.
-        let preset = if self.preset.is_some() && self.epochs.is_some() { None } else { training.steps };
-        training.steps = self.steps.or(preset);
-        set(&mut training.batch, self.batch);
-        if training.batch == 0 {
-            return Err(Failure::usage("batch is 0, expected 1 to 65536"));
-        }
-        set(&mut training.learning_rate, self.lr);
-        set(&mut training.warmup, self.warmup);
-        set(&mut training.smoothing, self.smoothing);
-        set(&mut training.augment, self.augment);
-        set(&mut training.seed, self.seed);
-        training.early_stop = self.early_stop.or(training.early_stop);
-        training.shuffle &= !self.no_shuffle;
-        if let Some(rule) = self.optimizer
-            && rule != training.optimizer.rule
-        {
-            training.optimizer = Optimizer::new(rule);
-        }
-        let optimizer = &mut training.optimizer;
-        set(&mut optimizer.weight_decay, self.weight_decay);
-        set(&mut optimizer.l1, self.l1);
-        if let Some(momentum) = self.momentum {
-            if !matches!(optimizer.rule, Rule::Momentum | Rule::Nesterov | Rule::Rmsprop) {
-                return Err(Failure::usage(format!(
-                    "momentum means nothing to {}; the rules with momentum are momentum, nesterov and rmsprop",
-                    optimizer.rule.name()
-                )));
-            }
-            optimizer.momentum = momentum;
-        }
-        training.schedule = self.schedule(training.schedule)?;
-        Ok(training.check()?)
-    }
-
-    fn schedule(&self, before: Schedule) -> Outcome<Schedule> {
-        let mut schedule = match (self.schedule, before) {
-            (None, same) => same,
-            (Some(Kind::Step), same @ Schedule::Step { .. }) => same,
-            (Some(Kind::Exponential), same @ Schedule::Exponential { .. }) => same,
-            (Some(Kind::Constant), _) => Schedule::Constant,
-            (Some(Kind::Step), _) => Schedule::Step { epochs: 2, gamma: 0.5 },
-            (Some(Kind::Exponential), _) => Schedule::Exponential { gamma: 0.9 },
-            (Some(Kind::Cosine), _) => Schedule::Cosine,
-            (Some(Kind::OneCycle), _) => Schedule::OneCycle,
-        };
-        match &mut schedule {
-            Schedule::Step { epochs, gamma } => {
-                set(epochs, self.schedule_epochs);
-                set(gamma, self.gamma);
-            }
-            Schedule::Exponential { gamma } if self.schedule_epochs.is_none() => set(gamma, self.gamma),
-            _ if self.schedule_epochs.is_some() => {
-                return Err(Failure::usage("schedule-epochs belongs to --schedule step"));
-            }
-            _ if self.gamma.is_some() => {
-                return Err(Failure::usage("gamma belongs to --schedule step or exponential"));
-            }
-            _ => {}
-        }
-        Ok(schedule)
-    }
-}
-
-fn set<T>(to: &mut T, value: Option<T>) {
-    if let Some(value) = value {
-        *to = value;
-    }
-}
-
-/// Refuses to continue a run as another one.
-fn same_run(before: &Record, now: &Record) -> Outcome {
-    let depends = matches!(before.training.schedule, Schedule::Cosine | Schedule::OneCycle);
-    let length = (before.training.epochs, before.training.steps) != (now.training.epochs, now.training.steps);
-    if length && depends {
-        return Err(Failure::usage(
-            "the run cannot be made longer or shorter: its schedule depends on the number of steps \
-             (constant, step and exponential do not)",
-        ));
-    }
-    if now.training.early_stop.is_some() && before.training.steps != now.training.steps {
-        return Err(Failure::usage("steps cannot be changed with early-stop: the evaluations would differ"));
-    }
-    let mut changed = Vec::new();
-    if before.network()? != now.network()? {
-        changed.push("net".into());
-    }
-    let flat = |record: &Record| {
-        let mut training = record.training.clone();
-        (training.epochs, training.steps) = (before.training.epochs, before.training.steps);
-        let mut values = Vec::new();
-        leaves("", &json!(training), &mut values);
-        leaves("", &json!({ "validation": record.validation, "per_class": record.per_class }), &mut values);
-        values
-    };
-    let (old, new) = (flat(before), flat(now));
-    for (name, value) in &new {
-        let was = old.iter().find(|(other, _)| other == name).map_or("not given", |(_, was)| was);
-        if was != value {
-            changed.push(format!("{name} was {was}, now {value}"));
-        }
-    }
-    changed.extend(
-        old.iter()
-            .filter(|(name, _)| new.iter().all(|(other, _)| other != name))
-            .map(|(name, was)| format!("{name} was {was}, now not given")),
-    );
-    if changed.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "a resumed run continues as it began, but these settings differ: {}; \
-         a new run can start from its weights with --init",
-        changed.join("; ")
-    )))
-}
-
-/// All values of a JSON object, by the names that lead to them.
-fn leaves(path: &str, value: &Value, into: &mut Vec<(String, String)>) {
-    let Value::Object(map) = value else {
-        into.push((path.replace("learning_rate", "lr").replace('_', "-"), value.to_string()));
-        return;
-    };
-    for (key, value) in map {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}-{key}") };
-        leaves(&path, value, into);
-    }
-}
-
 /// Interrupts that have arrived.
 static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
-fn interrupted() -> bool {
+pub fn interrupted() -> bool {
     INTERRUPTS.load(Ordering::Relaxed) > 0
 }
 
-fn heed_interrupts() -> Outcome {
+pub fn heed_interrupts() -> Outcome {
     ctrlc::set_handler(|| {
         if INTERRUPTS.fetch_add(1, Ordering::Relaxed) > 0 {
             std::process::exit(i32::from(code::INTERRUPTED));
@@ -340,15 +62,23 @@ fn quoted(path: &Path) -> String {
 pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     heed_interrupts()?;
     let saved = args.resume.as_deref().map(Saved::load).transpose()?;
-    let mut record = match (&saved, &args.settings) {
-        (Some(saved), _) => saved.record.clone(),
-        (None, Some(file)) => Record::read(file)?,
-        (None, None) => args.preset.unwrap_or(Preset::Default).record(),
+    let record = match &saved {
+        Some(saved) => {
+            let mut record = saved.record.clone();
+            args.training.apply(&mut record)?;
+            // A preset that is named again stands for what it was fitted to.
+            let before = saved.record.network()?;
+            if record.net.is_some() && saved.record.net.is_none() {
+                let Input { channels, height, width, .. } = before.input;
+                let classes = before.place()?.last().map_or(0, |last| last.output.len());
+                record.set_network(record.network()?.fitted([channels, height, width], classes)?.0);
+            }
+            same_run(&saved.record, &record)?;
+            record
+        }
+        None => args.training.record()?,
     };
-    args.apply(&mut record)?;
-    if let Some(saved) = &saved {
-        same_run(&saved.record, &record)?;
-    }
+    let mut record = record;
     let continued = match (&saved, &args.out) {
         (Some(saved), Some(out)) => out.canonicalize().ok() == saved.dir.canonicalize().ok(),
         (saved, None) => saved.is_some(),
@@ -364,46 +94,32 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
         )));
     }
 
-    let network = record.network()?;
     // Drivers load while the data is unpacked.
     let (split, chosen) = rayon::join(|| data::load(&record.data), || device::choose(&record.device));
-    let Split { train, test } = split.map_err(Failure::reading)?;
-    let contents = fingerprint(&[&train, &test]);
+    let split = split.map_err(Failure::reading)?;
+    let contents = fingerprint(&[&split.train, &split.test]);
     if let Some(saved) = &saved
         && saved.data != contents
     {
         return Err(Failure::data(format!("{}: not the data that the run began with", record.data)));
     }
-    let (train, evaluation, test) = match record.validation {
-        None => (train, test, None),
-        Some(share) => {
-            let (train, validation) = train.split(share);
-            if train.is_empty() || validation.is_empty() {
-                return Err(Failure::usage(format!(
-                    "validation {share} of {} images leaves nothing to train on or to evaluate",
-                    train.len() + validation.len()
-                )));
-            }
-            (train, validation, Some(test))
-        }
-    };
-    let train = match record.per_class {
-        Some(n) => train.per_class(n),
-        None => train,
-    };
+    let changes = if saved.is_none() { fit(&mut record, &split.train)? } else { None };
+    let network = record.network()?;
+    let (train, evaluation, test) = divide(&record, split)?;
     let init = match (&record.init, &saved) {
-        (Some(path), None) => Some(Model::load(path, Some(network.clone()))?),
+        (Some(path), None) => Some(Start::load(path, &network)?),
         _ => None,
     };
     let chosen = chosen?;
     let options = Trainer::options(&record.training, &train, &evaluation);
     let plan = chosen.plan(&network, &options)?;
     say(&chosen.line);
+    changes.iter().chain(init.iter().flat_map(|init| &init.told)).for_each(|line| say(line));
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;
     let mut trainer = Trainer::new(session, record.training.clone(), &train, &evaluation)?;
     if let Some(init) = &init {
-        trainer.session().set_parameters(init.parameters.iter().map(Vec::as_slice))?;
+        init.put(&mut trainer)?;
     }
 
     let (mut best, mut accuracy, mut dir, mut fresh) = (None, None, None, true);
@@ -460,6 +176,47 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
                 _ => format!("; what is saved of the run continues with: lenet train --resume {dir}"),
             };
             Err(failure)
+        }
+    }
+}
+
+/// Runs steps until the run is over or interrupted; then nothing is in flight. What arrives is handed on, with the
+/// time that its steps took.
+pub fn drive(
+    trainer: &mut Trainer,
+    mut heed: impl FnMut(&mut Trainer, Event, Duration) -> Outcome,
+) -> Outcome {
+    // Queued chunks: steps, and when they were queued.
+    let mut chunks: VecDeque<(usize, Instant)> = VecDeque::new();
+    let mut arrived = Instant::now();
+    let mut most = 1;
+    loop {
+        let mut queued = false;
+        if trainer.in_flight() < 2 && !interrupted() {
+            let now = Instant::now();
+            if let Advance::Queued(steps) = trainer.advance(most)? {
+                chunks.push_back((steps, now));
+                queued = true;
+            }
+        }
+        // Waits only when there is nothing else to do.
+        let event =
+            if queued && trainer.in_flight() < 2 { trainer.poll()? } else { block_on(trainer.event())? };
+        match event {
+            Some(event @ Event::Steps { .. }) => {
+                let (steps, since) = chunks.pop_front().unwrap_or((1, arrived));
+                let took = since.max(arrived).elapsed();
+                arrived = Instant::now();
+                heed(trainer, event, took)?;
+                let fit = CHUNK.as_secs_f64() / took.as_secs_f64().max(1e-9) * steps as f64;
+                most = (fit as usize).clamp(1, 2 * steps);
+            }
+            Some(event @ Event::Epoch { .. }) => {
+                heed(trainer, event, arrived.elapsed())?;
+                arrived = Instant::now();
+            }
+            None if queued => {}
+            None => return Ok(()),
         }
     }
 }
@@ -536,41 +293,16 @@ impl Job {
         Ok(())
     }
 
-    /// Runs steps until the run is over or interrupted; then nothing is in flight.
+    /// Runs the steps, and reports and saves what they give.
     fn train(&mut self, trainer: &mut Trainer) -> Outcome {
-        // Queued chunks: steps, and when they were queued.
-        let mut chunks: VecDeque<(usize, Instant)> = VecDeque::new();
-        let mut arrived = Instant::now();
-        let mut most = 1;
-        loop {
-            let mut queued = false;
-            if trainer.in_flight() < 2 && !interrupted() {
-                let now = Instant::now();
-                if let Advance::Queued(steps) = trainer.advance(most)? {
-                    chunks.push_back((steps, now));
-                    queued = true;
-                }
+        drive(trainer, |trainer, event, took| match event {
+            Event::Steps { first, metrics, learning_rate } => {
+                self.steps(trainer, first, &metrics, learning_rate, took)
             }
-            // Waits only when there is nothing else to do.
-            let event =
-                if queued && trainer.in_flight() < 2 { trainer.poll()? } else { block_on(trainer.event())? };
-            match event {
-                Some(Event::Steps { first, metrics, learning_rate }) => {
-                    let (steps, since) = chunks.pop_front().unwrap_or((metrics.len(), arrived));
-                    let took = since.max(arrived).elapsed();
-                    arrived = Instant::now();
-                    self.steps(trainer, first, &metrics, learning_rate, took)?;
-                    let fit = CHUNK.as_secs_f64() / took.as_secs_f64().max(1e-9) * steps as f64;
-                    most = (fit as usize).clamp(1, 2 * steps);
-                }
-                Some(Event::Epoch { epoch, step, train, evaluation, best }) => {
-                    self.epoch(trainer, epoch, step, [train, evaluation], best)?;
-                    arrived = Instant::now();
-                }
-                None if queued => {}
-                None => return Ok(()),
+            Event::Epoch { epoch, step, train, evaluation, best } => {
+                self.epoch(trainer, epoch, step, [train, evaluation], best)
             }
-        }
+        })
     }
 
     fn steps(
@@ -828,101 +560,4 @@ fn merge(into: &mut Metrics, one: &Metrics) {
     into.loss_sum += one.loss_sum;
     into.correct += one.correct;
     into.count += one.count;
-}
-
-/// What the run says while it runs.
-struct Report {
-    log: Log,
-    bar: Option<ProgressBar>,
-    /// Images a second, smoothed.
-    speed: f64,
-    /// Images of this epoch, and how long they took.
-    images: u64,
-    busy: Duration,
-    since: Instant,
-}
-
-impl Report {
-    fn new(log: Log, total: u64, step: u64) -> Report {
-        let bar = (log == Log::Human && std::io::stderr().is_terminal()).then(|| {
-            let bar = ProgressBar::new(total).with_position(step);
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}") {
-                bar.set_style(style.progress_chars("━╸─"));
-            }
-            bar
-        });
-        Report { log, bar, speed: 0.0, images: 0, busy: Duration::ZERO, since: Instant::now() }
-    }
-
-    /// A JSON line on stdout, if that is wanted.
-    fn event(&self, line: impl FnOnce() -> Value) -> Outcome {
-        if self.log == Log::Json { emit_json(&line()) } else { Ok(()) }
-    }
-
-    /// A line on stderr.
-    fn line(&self, text: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| say(text)),
-            None => say(text),
-        }
-    }
-
-    /// A line an epoch, where there is no bar.
-    fn epoch(&self, text: &str) {
-        if self.bar.is_none() && self.log == Log::Human {
-            say(text);
-        }
-    }
-
-    /// Takes a chunk's time; gives the images a second, smoothed over a second or so.
-    fn measure(&mut self, images: u64, took: Duration) -> f64 {
-        self.images += images;
-        self.busy += took;
-        let seconds = took.as_secs_f64().max(1e-9);
-        let now = images as f64 / seconds;
-        let old = if self.speed == 0.0 { 0.0 } else { (-seconds).exp() };
-        self.speed = old * self.speed + (1.0 - old) * now;
-        self.speed
-    }
-
-    /// Ends an epoch: its seconds, and images a second while it trained.
-    fn lap(&mut self) -> (f64, f64) {
-        let speed = self.images as f64 / self.busy.as_secs_f64().max(1e-9);
-        let seconds = self.since.elapsed().as_secs_f64();
-        (self.images, self.busy, self.since) = (0, Duration::ZERO, Instant::now());
-        (seconds, speed)
-    }
-
-    fn progress(&self, trainer: &Trainer, batch: usize, test: Option<f64>) {
-        let Some(bar) = &self.bar else { return };
-        let position = trainer.position();
-        let left = (trainer.total_steps() - position.step) as f64 * batch as f64 / self.speed.max(1e-9);
-        let epoch = position.step.div_ceil(trainer.steps_per_epoch());
-        let test = test.map_or(String::new(), |accuracy| format!("  last epoch {:.2} %", 100.0 * accuracy));
-        bar.set_position(position.step);
-        bar.set_message(format!(
-            "epoch {epoch}/{}  loss {:.4}  accuracy {:.2} %{test}  {} images/s  {} left",
-            trainer.settings().epochs,
-            position.epoch.loss(),
-            100.0 * position.epoch.accuracy(),
-            thousands(self.speed.round()),
-            clock(left),
-        ));
-    }
-
-    fn clear(&self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
-        }
-    }
-}
-
-/// Seconds as minutes and seconds, or hours and minutes.
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{}:{:02} min", seconds / 60, seconds % 60),
-        _ => format!("{}:{:02} h", seconds / 3600, seconds / 60 % 60),
-    }
 }

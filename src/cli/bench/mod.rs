@@ -29,7 +29,7 @@ use super::{Failure, Outcome, emit, emit_json, load_network, say, train};
 /// Arguments of `lenet bench`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The network: a preset (lenet5, lenet5-tanh, lenet5-sigmoid) or a TOML file
+    /// The network: a preset (`lenet summary --list` shows them) or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "lenet5")]
     net: String,
     /// Images in a batch, one or several sizes [default: that of `lenet train`]
