@@ -458,6 +458,101 @@ fn nudge(from: &Path, to: &Path, start: u64) {
     fs::write(to, checkpoint::encode(&list, &Default::default()).unwrap()).unwrap();
 }
 
+/// A network file of one convolution for pictures of the given shape.
+fn network(place: &Place, shape: [usize; 3], kernel: [usize; 2], classes: usize) {
+    let [channels, height, width] = shape;
+    let [rows, columns] = kernel;
+    let text = format!(
+        "name = \"small\"\ninput = {{ channels = {channels}, height = {height}, width = {width} }}\n\
+         layers = [{{ conv2d = {{ channels = 8, kernel = [{rows}, {columns}] }} }}, \"relu\", \"flatten\", \
+         {{ linear = {{ outputs = {classes} }} }}]\n"
+    );
+    fs::write(place.path("net.toml"), text).unwrap();
+}
+
+#[test]
+fn colour_pictures_in_folders_are_learnt() {
+    let place = Place::new();
+    for (part, count) in [("train", 12), ("test", 3)] {
+        for (class, colour) in [("blood orange", [200, 40, 20]), ("lime", [40, 200, 20])] {
+            fs::create_dir_all(place.path(&format!("fruit/{part}/{class}"))).unwrap();
+            for i in 0..count {
+                let shade = |value: u8| value.saturating_add(5 * i as u8);
+                let picture = image::RgbImage::from_pixel(8, 6, image::Rgb(colour.map(shade)));
+                picture.save(place.path(&format!("fruit/{part}/{class}/{i}.png"))).unwrap();
+            }
+        }
+    }
+    network(&place, [3, 6, 8], [3, 3], 2);
+    let told = lines(&place.ok(
+        "train --net net.toml --data fruit --per-class 4 --epochs 30 --batch 8 --lr 0.01 --device cpu --out run --log json",
+    ));
+    assert_eq!(told[0]["train_images"], 8);
+    assert!(fs::read_to_string(place.path("run/settings.toml")).unwrap().contains("per_class = 4\n"));
+    place.fails("train --resume run --per-class 5 --device cpu", 2, &["per-class was 4, now 5"]);
+    // The data, the names and how a picture is to be read are in the model's file.
+    let told: Value = serde_json::from_str(&place.ok("eval run --device cpu --json")).unwrap();
+    assert_eq!((told["images"].as_u64(), told["accuracy"].as_f64()), (Some(6), Some(1.0)));
+    assert_eq!(told["classes"][1]["class"], "lime");
+    assert!(place.ok("eval run --device cpu").contains("blood orange  "));
+    let wide = image::RgbImage::from_pixel(90, 30, image::Rgb([60, 210, 30]));
+    wide.save(place.path("wide.png")).unwrap();
+    let out = place.ok("predict run wide.png --device cpu");
+    assert!(out.starts_with("wide.png: lime\n"), "{out}");
+    assert!(out.contains("seen as: 90x30 pixels, cropped to 40x30 at 25,0, scaled by 0.200\n"), "{out}");
+    // Scaled to another size, they need another network.
+    let line = "train --net net.toml --data fruit@4x4 --device cpu --out other";
+    place.fails(line, 2, &["takes pictures of 3×6×8, the data has 3×4×4"]);
+    place.fails("train --data fruit --per-class 0", 2, &["--per-class"]);
+}
+
+#[test]
+fn texts_and_signals_are_learnt() {
+    let place = Place::new();
+    fs::create_dir(place.path("words")).unwrap();
+    fs::write(place.path("words/train.txt"), "up\tabab\ndown\tcdcd\nup\tbaab\ndown\tDCC\n").unwrap();
+    fs::write(place.path("words/test.txt"), "up\tab\ndown\tdd\n").unwrap();
+    network(&place, [4, 1, 4], [1, 2], 2);
+    place.ok("train --net net.toml --data words --epochs 60 --batch 4 --lr 0.01 --device cpu --out run");
+    fs::write(place.path("ask.txt"), "BBBA\n\nccz\n").unwrap();
+    let told = lines(&place.ok("predict run ask.txt --device cpu --json"));
+    assert_eq!([&told[0]["name"], &told[1]["name"]], ["up", "down"]);
+    assert_eq!(
+        (&told[1]["image"], &told[1]["preparation"]),
+        (&Value::from("ask.txt:3"), &Value::from("\"cc\""))
+    );
+    fs::write(place.path("empty.txt"), "\n").unwrap();
+    place.fails("predict run empty.txt --device cpu", 3, &["nothing to classify"]);
+
+    fs::write(
+        place.path("steps.csv"),
+        (0..60)
+            .map(|i| {
+                let (class, sign) = [("fall", -1.0), ("rise", 1.0)][i % 2];
+                let start = 0.01 * i as f64;
+                format!("{class},{start},{},{}\n", start + sign, start + 2.0 * sign)
+            })
+            .collect::<String>(),
+    )
+    .unwrap();
+    network(&place, [1, 1, 3], [1, 2], 2);
+    place.ok(
+        "train --net net.toml --data steps.csv --epochs 40 --batch 8 --lr 0.01 --device cpu --out signals",
+    );
+    fs::write(place.path("ask.csv"), "0, 1, 2\n0.2 -0.8 -99\n").unwrap();
+    let told = lines(&place.ok("predict signals ask.csv --device cpu --json"));
+    assert_eq!([&told[0]["name"], &told[1]["name"]], ["rise", "fall"]);
+    assert!(told[1]["preparation"].as_str().unwrap().starts_with("3 numbers, 1 of them beyond -2 to "));
+    fs::write(place.path("ask.csv"), "0,1\n").unwrap();
+    place.fails("predict signals ask.csv --device cpu", 3, &["ask.csv:1: 2 numbers found, expected 3"]);
+    fs::write(place.path("ask.csv"), "0,1,x\n").unwrap();
+    place.fails(
+        "predict signals ask.csv --device cpu",
+        3,
+        &["ask.csv:1: \"x\" found, expected a finite number"],
+    );
+}
+
 #[test]
 fn a_trained_network_reads_digits() {
     let place = Place::new();

@@ -67,7 +67,7 @@ enum Command {
     /// Judge a trained network: loss, accuracy, figures of each class, confusion matrix
     #[command(after_help = AFTER_HELP)]
     Eval(eval::Args),
-    /// Classify pictures (PNG, JPEG, PNM)
+    /// Classify pictures (PNG, JPEG, PNM), signals or texts
     #[command(after_help = AFTER_HELP)]
     Predict(predict::Args),
     /// Compare CPU and GPU: every launch of the training step, the step, how they grow, or a model of other GPUs

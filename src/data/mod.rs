@@ -288,6 +288,7 @@ impl Classes {
     }
 
     /// Classes with the given names, of which there have to be 2 to 256.
+    #[cfg(not(target_arch = "wasm32"))]
     fn named(path: &str, names: Vec<String>) -> Result<Classes> {
         if !(2..=256).contains(&names.len()) {
             return Err(refuse(path, format!("{} classes found, expected 2 to 256", names.len())));

@@ -3,8 +3,8 @@
 //! A label and then as many values as there are pixels or numbers, as in Kaggle's `mnist_train.csv` and in the
 //! UCR archive of time series (`ECG200_TRAIN.tsv`).
 
-use super::{Classes, Dataset, Error, MAX_CONTENT, Split, held_out, refuse};
-use crate::error::Result;
+use super::{Classes, Dataset, MAX_CONTENT, Split, refuse};
+use crate::error::{Error, Result};
 
 /// A table as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -237,6 +237,7 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
 }
 
 /// The table of one part: `train.csv`, `mnist_train.csv`, `ECG200_TRAIN.tsv`, …; the first of several.
+#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn part<'a>(files: &'a [String], part: &str) -> Option<&'a String> {
     files.iter().find(|file| {
         let lower = file.to_lowercase();
@@ -282,7 +283,7 @@ pub fn load_file(path: &std::path::Path, name: &str) -> Result<Split> {
         [(); 2].map(|()| Table { file: file.clone(), labels: Vec::new(), values: Vec::new(), columns });
     let rows = table.labels.into_iter().zip(table.values.chunks_exact(columns));
     for (i, (label, values)) in rows.enumerate() {
-        let part = if held_out(i.to_string().as_bytes()) { &mut test } else { &mut train };
+        let part = if super::held_out(i.to_string().as_bytes()) { &mut test } else { &mut train };
         part.labels.push(label);
         part.values.extend(values);
     }

@@ -207,7 +207,7 @@ pub fn languages() -> Result<Split> {
                 let language = i % LANGUAGES.len();
                 let words = &words[language];
                 let phrase: Vec<&str> = (0..3 + random.next_u32() % 3)
-                    .map(|_| words[(u64::from(random.next_u32()) * words.len() as u64 >> 32) as usize])
+                    .map(|_| words[((u64::from(random.next_u32()) * words.len() as u64) >> 32) as usize])
                     .collect();
                 (LANGUAGES[language].0.to_owned(), phrase.join(" "))
             })
