@@ -6,11 +6,11 @@ use crate::plan::Tensor;
 
 impl Network {
     /// The network for data of `shape` (channels, rows, columns) with `classes` labels, and what had to be changed
-    /// for it, in words: its input, and the outputs of its last linear layer. Where the data allows it the padding
+    /// for it, in words: its input, and the outputs of its last layer (linear, radial basis or convolution). Where the data allows it the padding
     /// makes up for another size, so that all layers but the first and the last keep their shapes.
     ///
     /// # Errors
-    /// [`Error::Network`] with the layer that does not take such an input, or when no linear layer gives the logits.
+    /// [`Error::Network`] with the layer that does not take such an input, or when no such layer gives the logits.
     pub fn fitted(
         &self,
         [channels, height, width]: [usize; 3],
@@ -38,26 +38,33 @@ impl Network {
                 old.channels, old.height, old.width,
             ));
         }
-        let is_linear = |layer: &Layer| matches!(layer, Layer::Linear(_));
-        let at = fitted.layers.iter().rposition(is_linear);
-        if let Some(Layer::Linear(last)) = at.and_then(|at| fitted.layers.get_mut(at)) {
-            last.outputs = classes;
+        let decides = |layer: &Layer| {
+            matches!(layer, Layer::Linear(_) | Layer::Rbf(_) | Layer::Conv2d(_) | Layer::Conv1d(_))
+        };
+        let at = fitted.layers.iter().rposition(decides);
+        match at.and_then(|at| fitted.layers.get_mut(at)) {
+            Some(Layer::Linear(last)) => last.outputs = classes,
+            Some(Layer::Rbf(last)) => last.outputs = classes,
+            Some(Layer::Conv2d(last)) => last.channels = classes,
+            Some(Layer::Conv1d(last)) => last.channels = classes,
+            _ => {}
         }
         let placed = fitted.place()?;
-        match (self.place()?.iter().rev().zip(placed.iter().rev())).find(|(_, new)| is_linear(&new.layer)) {
-            Some((old, new)) if old.output != new.output => {
-                changes.push(format!("{} {} → {} outputs", new.name, old.output, new.output));
+        match (self.place()?.iter().rev().zip(placed.iter().rev())).find(|(_, new)| decides(&new.layer)) {
+            Some((old, new)) if old.output.channels != new.output.channels => {
+                let [old, new_count] = [old, new].map(|layer| layer.output.channels);
+                changes.push(format!("{} {old} → {new_count} outputs", new.name));
             }
             _ => {}
         }
         match placed.last() {
-            Some(last) if last.output.len() == classes => Ok((fitted, changes)),
+            Some(last) if last.output.channels == classes => Ok((fitted, changes)),
             last => Err(Error::Network(format!(
-                "{} cannot be fitted to {classes} classes: its last layer {} gives {} logits, and no linear layer \
-                 decides how many",
+                "{} cannot be fitted to {classes} classes: its last layer {} gives {} logits, and no layer that \
+                 learns decides how many",
                 self.name,
                 last.map_or("", |last| &last.name),
-                last.map_or(0, |last| last.output.len()),
+                last.map_or(0, |last| last.output.channels),
             ))),
         }
     }

@@ -14,6 +14,9 @@ pub struct Args {
     /// The network: a preset (`lenet summary --list` shows them) or a TOML file
     #[arg(long, value_name = "NAME|FILE", default_value = "lenet5")]
     net: String,
+    /// List the presets with what they are
+    #[arg(long)]
+    list: bool,
     /// Images in a batch, for --plan [default: that of `lenet train`]
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -37,6 +40,9 @@ const IMAGES: (usize, usize) = (60_000, 10_000);
 
 /// Runs `lenet summary`.
 pub fn run(args: &Args) -> Outcome {
+    if args.list {
+        return list();
+    }
     let network = load_network(&args.net)?;
     if !args.plan {
         return if args.json { emit_json(&layers_json(&network)?) } else { emit(&layers(&network)?) };
@@ -91,6 +97,33 @@ pub fn run(args: &Args) -> Outcome {
     emit(&text)
 }
 
+/// Every preset, with the first words about it, and its size.
+fn list() -> Outcome {
+    let mut rows = vec![["preset", "", "input", "parameters", "MACs"].map(String::from).to_vec()];
+    for name in Network::presets() {
+        let network = Network::preset(name)?;
+        let (parameters, macs) = totals(&network.place()?);
+        let Input { channels, height, width, .. } = network.input;
+        rows.push(vec![
+            name.into(),
+            Network::about(name)?.into(),
+            format!("{channels}×{height}×{width}"),
+            thousands(parameters),
+            thousands(macs),
+        ]);
+    }
+    left(&mut rows);
+    emit(&table(&rows))
+}
+
+/// Sets the second column from the left: it holds words.
+fn left(rows: &mut [Vec<String>]) {
+    let widest = rows.iter().map(|row| row[1].chars().count()).max().unwrap_or(0);
+    for row in rows {
+        row[1] = format!("{:widest$}", row[1]);
+    }
+}
+
 fn launch_json(launch: &Launch) -> Value {
     let constants: serde_json::Map<_, _> =
         launch.constants.iter().map(|&(name, value)| (name.into(), value.into())).collect();
@@ -135,11 +168,7 @@ fn layers(network: &Network) -> Outcome<String> {
             thousands(layer.multiply_adds),
         ]
     }));
-    // What a layer does reads better from the left.
-    let widest = rows.iter().map(|row| row[1].chars().count()).max().unwrap_or(0);
-    for row in &mut rows {
-        row[1] = format!("{:widest$}", row[1]);
-    }
+    left(&mut rows);
     let (parameters, macs) = totals(&placed);
     Ok(format!(
         "{}\n\n{}\n{} parameters ({}), {} multiply-adds an image\n",

@@ -24,17 +24,17 @@ pub const NONE: usize = 10;
 pub const SCENE: usize = 64;
 
 /// The least distance of two neighbours' middles in a string, in pixels.
-pub const SPACING: f32 = 10.0;
+pub const SPACING: f32 = 12.0;
 
 /// A digit this far from the middle of a window or less, in columns and in rows, is its class.
-const WITHIN: [f32; 2] = [2.5, 4.0];
+const WITHIN: [f32; 2] = [2.2, 2.6];
 
 /// A digit this far from the middle of a window or more, in columns or in rows, is not. What lies between is
 /// shown to nobody: the outputs there are free to say either.
-const BEYOND: [f32; 2] = [6.0, 7.0];
+const BEYOND: [f32; 2] = [4.5, 7.0];
 
 /// The share of windows with a digit in their middle.
-const DIGITS: f32 = 0.7;
+const DIGITS: f32 = 0.6;
 
 /// A string of digits, and what a reader should find.
 #[derive(Clone, Debug, PartialEq)]
@@ -336,13 +336,13 @@ pub fn scenes(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
     Ok(data)
 }
 
-/// The data set `mnist-windows`: 60,000 windows of MNIST's training digits, 10,000 of its test digits.
+/// The data set `mnist-windows`: 120,000 windows of MNIST's training digits, 10,000 of its test digits.
 ///
 /// # Errors
 /// Those of [`super::mnist`].
 pub fn mnist_windows() -> Result<Split> {
     let Split { train, test } = super::mnist()?;
-    Ok(Split { train: windows(&train, 60_000, 0)?, test: windows(&test, 10_000, 0)? })
+    Ok(Split { train: windows(&train, 120_000, 0)?, test: windows(&test, 10_000, 0)? })
 }
 
 /// The data set `mnist-scenes`: 8,000 scenes of MNIST's training digits, 1,000 of its test digits.
@@ -352,4 +352,106 @@ pub fn mnist_windows() -> Result<Split> {
 pub fn mnist_scenes() -> Result<Split> {
     let Split { train, test } = super::mnist()?;
     Ok(Split { train: scenes(&train, 8_000, 0)?, test: scenes(&test, 1_000, 0)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::picture::ink_box;
+    use super::*;
+
+    #[test]
+    fn strings_are_what_their_boxes_and_text_say() {
+        let digits = super::super::mnist().unwrap().test;
+        let lines = strings(&digits, 5, 200, 9).unwrap();
+        assert_eq!(lines, strings(&digits, 5, 200, 9).unwrap());
+        assert_ne!(lines, strings(&digits, 5, 200, 10).unwrap());
+        let mut counts = [0; 10];
+        for line in &lines {
+            let Grey { height, width, ref pixels } = line.picture;
+            assert_eq!((line.text.len(), line.boxes.len(), pixels.len()), (5, 5, height * width));
+            assert!(height >= 36 && height % 4 == 0 && width % 4 == 0);
+            line.text.bytes().for_each(|digit| counts[usize::from(digit - b'0')] += 1);
+            // All ink is in the boxes, and each box is tight.
+            let all = ink_box(pixels, width, [0, 0, width as u32, height as u32]).unwrap();
+            let edge = |i: usize| line.boxes.iter().map(move |ink| ink[i]);
+            assert_eq!(
+                all,
+                [
+                    edge(0).min().unwrap(),
+                    edge(1).min().unwrap(),
+                    edge(2).max().unwrap(),
+                    edge(3).max().unwrap()
+                ]
+            );
+            for &ink in &line.boxes {
+                assert_eq!(ink_box(pixels, width, ink), Some(ink));
+                let middle = 0.5 * (ink[0] + ink[2]) as f32;
+                assert!(middle >= 16.0 && middle + 16.0 <= width as f32);
+            }
+            for pair in line.boxes.windows(2) {
+                let apart = 0.5 * ((pair[1][0] + pair[1][2]) as f32 - (pair[0][0] + pair[0][2]) as f32);
+                assert!(apart >= SPACING - 1.0, "{pair:?}");
+                // The gap, and a pixel of ink's soft edge on either side.
+                assert!((-5..=8).contains(&(pair[1][0] as i32 - pair[0][2] as i32)) || apart < SPACING + 1.0);
+            }
+        }
+        assert!(counts.iter().all(|&count| count > 50), "{counts:?}");
+        assert!(strings(&digits, 0, 1, 0).unwrap()[0].boxes.is_empty());
+    }
+
+    #[test]
+    fn windows_show_their_digit_in_the_middle_or_none() {
+        let Split { train, test } = super::super::load("mnist-windows").unwrap();
+        assert_eq!((train.len(), test.len(), train.classes), (120_000, 10_000, 11));
+        assert_eq!((train.height, train.width, &train.class_names[10][..]), (32, 32, "none"));
+        let digits = super::super::mnist().unwrap().test;
+        assert_eq!(windows(&digits, 100, 0).unwrap().images, test.clone().take(100).images);
+        let (mut none, mut centred, mut empty) = (0, 0, 0);
+        for (i, &label) in test.labels.iter().enumerate() {
+            let whole = ink_box(test.image(i), FIELD, [0, 0, 32, 32]);
+            if usize::from(label) == NONE {
+                none += 1;
+                empty += usize::from(whole.is_none());
+            } else {
+                assert_eq!(label, digits.labels[i]);
+                let ink = ink_box(test.image(i), FIELD, [2, 0, 30, 32]).unwrap();
+                // Above and below there are no neighbours, beside there are.
+                centred += usize::from(ink[1] <= 12 && ink[3] >= 20);
+            }
+        }
+        assert!((3_700..4_300).contains(&none), "{none}");
+        assert!((30..500).contains(&empty), "{empty}");
+        assert!(centred * 100 > (10_000 - none) * 97, "{centred}");
+    }
+
+    #[test]
+    fn scenes_mark_their_ink() {
+        let Split { train, test } = super::super::load("mnist-scenes").unwrap();
+        assert_eq!((train.len(), test.len(), test.classes), (8_000, 1_000, 11));
+        assert_eq!((test.height, test.width, test.label_size), (64, 64, [64, 64]));
+        assert_eq!([&test.class_names[0], &test.class_names[10]], ["ground", "9"]);
+        let mut counts = [0_u64; 11];
+        let (mut ground, mut ink) = (0, 0);
+        for (&label, &pixel) in test.labels.iter().zip(&test.images) {
+            counts[usize::from(label)] += 1;
+            *(if label == 0 { &mut ground } else { &mut ink }) += u64::from(pixel);
+        }
+        let marked: u64 = counts[1..].iter().sum();
+        assert!(counts.iter().all(|&count| count > 10_000), "{counts:?}");
+        assert!(ground / counts[0] < 20 && ink / marked > 160, "{ground} {ink} {counts:?}");
+        // No scene is empty.
+        assert!(test.labels.chunks_exact(SCENE * SCENE).all(|map| map.iter().any(|&label| label > 0)));
+    }
+
+    #[test]
+    fn only_grey_digits_are_put_together() {
+        let colour = Dataset::new("colour", [3, 1, 1], 10, vec![0; 3], vec![1]).unwrap();
+        let message = strings(&colour, 3, 1, 0).unwrap_err().to_string();
+        assert_eq!(
+            message,
+            "colour: 1 images of 3 channels in 10 classes found, expected grey digits with one label each"
+        );
+        let empty = Dataset::new("empty", [1, 28, 28], 10, vec![], vec![]).unwrap();
+        assert!(windows(&empty, 1, 0).is_err() && scenes(&empty, 1, 0).is_err());
+    }
 }

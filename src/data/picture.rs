@@ -692,6 +692,62 @@ mod tests {
     }
 
     #[test]
+    fn a_line_is_scaled_to_the_height_of_its_digits() {
+        // Two sevens of 60 pixels, one of them lower, a dash and a speck.
+        let mut sheet = seven(400, 300, 50.0, 100.0, 60.0);
+        for (x, y, pixel) in seven(400, 300, 140.0, 115.0, 60.0).enumerate_pixels() {
+            let here = sheet.get_pixel_mut(x, y);
+            here.0[0] = here.0[0].max(pixel.0[0]);
+        }
+        for x in 230..270 {
+            (135..139).for_each(|y| sheet.put_pixel(x, y, Luma([255])));
+        }
+        (300..302).for_each(|x| sheet.put_pixel(x, 140, Luma([255])));
+        let bytes = encode(sheet.clone(), ImageFormat::Png);
+        let writing = prepare_line(&bytes, "p", 20, 20, 36).unwrap();
+        assert!(!writing.inverted);
+        assert_eq!((writing.size, writing.ink), ([400, 300], [50, 100]));
+        assert!((writing.scale[0] - 1.0 / 3.0).abs() < 0.01 && (writing.scale[1] - 1.0 / 3.0).abs() < 0.01);
+        let Grey { height, width, pixels } = &writing.picture;
+        assert_eq!((height % 4, width % 4, pixels.len()), (0, 0, height * width));
+        let ink @ [left, top, right, bottom] =
+            ink_box(pixels, *width, [0, 0, *width as u32, *height as u32]).unwrap();
+        assert!(left >= 20 && top >= 20 && right + 20 <= *width as u32 && bottom + 20 <= *height as u32);
+        // The first seven, there and back.
+        let first = ink_box(pixels, *width, [left, top, left + 22, bottom]).unwrap();
+        for (found, expected) in writing.original(first).into_iter().zip([50, 100, 92, 160]) {
+            assert!(found.abs_diff(expected) <= 3, "{found} {expected}");
+        }
+        // The speck has faded.
+        for (found, expected) in writing.original(ink).into_iter().zip([50, 100, 270, 175]) {
+            assert!(found.abs_diff(expected) <= 3, "{found} {expected}");
+        }
+        // What lies outside of the file is cut off.
+        let [left, _, right, bottom] = writing.original([0, 0, u32::MAX, u32::MAX]);
+        assert_eq!([left, right, bottom], [0, 400, 300]);
+        // Dark on light is the same, and the least height is kept.
+        imageops::invert(&mut sheet);
+        let paper = prepare_line(&encode(sheet, ImageFormat::Png), "p", 20, 20, 100).unwrap();
+        assert_eq!((paper.inverted, paper.picture.height, paper.scale), (true, 100, writing.scale));
+    }
+
+    #[test]
+    fn a_line_that_cannot_be_is_refused() {
+        let line = |picture: GrayImage| prepare_line(&encode(picture, ImageFormat::Png), "p", 20, 20, 36);
+        let blank = line(GrayImage::from_pixel(40, 40, Luma([255]))).unwrap_err().to_string();
+        assert!(blank.starts_with("p: no ink found"), "{blank}");
+        let long = GrayImage::from_fn(2000, 3, |_, y| Luma([if y == 1 { 0 } else { 255 }]));
+        assert_eq!(
+            line(long).unwrap_err().to_string(),
+            "p: a line of 2000x1 pixels found, which would be 40000x20 with digits of 20 rows, expected at most 15872"
+        );
+        let bytes = encode(seven(60, 60, 5.0, 5.0, 50.0), ImageFormat::Png);
+        for [digits, margin, least] in [[0, 20, 36], [257, 20, 36], [20, 257, 36], [20, 20, 257]] {
+            assert!(matches!(prepare_line(&bytes, "p", digits, margin, least), Err(Error::Settings(_))));
+        }
+    }
+
+    #[test]
     fn a_field_filled_to_its_border_is_scaled() {
         let (pixels, steps) = prepared(seven(28, 28, 1.0, 1.0, 26.0));
         assert!(!steps.unchanged);
@@ -880,6 +936,7 @@ mod tests {
             }
             let _ = prepare(&bytes, "p", 28, 28);
             let _ = fit(&bytes, "p", 3, 5, 9);
+            let _ = prepare_line(&bytes, "p", 20, 20, 36);
         }
 
         #[test]

@@ -204,6 +204,16 @@ impl Network {
         Network::parse(text)
     }
 
+    /// What a preset is, in one sentence.
+    ///
+    /// # Errors
+    /// As [`Network::preset`].
+    pub fn about(name: &str) -> Result<&'static str> {
+        Network::preset(name)?;
+        let text = PRESETS.iter().find(|(preset, _)| *preset == name).map_or("", |(_, text)| *text);
+        Ok(text.lines().next().unwrap_or_default().trim_start_matches('#').trim())
+    }
+
     /// Reads a network's text form (TOML) and checks it.
     ///
     /// # Errors
