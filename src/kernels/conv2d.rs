@@ -451,11 +451,11 @@ impl Correlate<'_> {
                             }
                         }
                     }
-                    for o in 0..O {
-                        for p in 0..P {
+                    for (o, sums) in sums.into_iter().enumerate() {
+                        for (p, sum) in sums.into_iter().enumerate() {
                             let column = shift + (x + p) * step;
                             let at = (((first + o) * out_height + y) * out_width + column) * n + register;
-                            output[at] = self.finish.register(simd, at, sums[o][p]);
+                            output[at] = self.finish.register(simd, at, sum);
                         }
                     }
                 }
@@ -815,9 +815,8 @@ impl WeightGradient<'_> {
                                 let column = left + (x * stride + t * dilation) as isize;
                                 if (0..in_width as isize).contains(&column) {
                                     let pixel = rows[c][column as usize * n];
-                                    for o in 0..O {
-                                        sums[o][c][t] =
-                                            simd.mul_add_e_f32s(grads[o][x * n], pixel, sums[o][c][t]);
+                                    for (sums, grads) in sums.iter_mut().zip(&grads) {
+                                        sums[c][t] = simd.mul_add_e_f32s(grads[x * n], pixel, sums[c][t]);
                                     }
                                 }
                             }
@@ -829,11 +828,11 @@ impl WeightGradient<'_> {
                             let pixels = &rows[c][at..][..(T - 1) * dilation * n + 1];
                             std::array::from_fn(|t| pixels[t * dilation * n])
                         });
-                        for o in 0..O {
-                            let grad = grads[o][x * n];
-                            for c in 0..C {
-                                for t in 0..T {
-                                    sums[o][c][t] = simd.mul_add_e_f32s(grad, pixels[c][t], sums[o][c][t]);
+                        for (sums, grads) in sums.iter_mut().zip(&grads) {
+                            let grad = grads[x * n];
+                            for (sums, pixels) in sums.iter_mut().zip(&pixels) {
+                                for (sum, &pixel) in sums.iter_mut().zip(pixels) {
+                                    *sum = simd.mul_add_e_f32s(grad, pixel, *sum);
                                 }
                             }
                         }
@@ -841,10 +840,10 @@ impl WeightGradient<'_> {
                 }
             }
         }
-        for o in 0..O {
-            for k in 0..C {
+        for (o, sums) in sums.into_iter().enumerate() {
+            for (k, sums) in sums.into_iter().enumerate() {
                 let at = ((first + o) * g.group_in() + c + k) * g.taps() + ky * g.kernel[1] + kx;
-                for (weight, sum) in self.weight_grad[at..at + T].iter_mut().zip(sums[o][k]) {
+                for (weight, sum) in self.weight_grad[at..at + T].iter_mut().zip(sums) {
                     *weight = simd.reduce_sum_f32s(sum);
                 }
             }

@@ -261,9 +261,9 @@ impl Correlate<'_> {
                             }
                         }
                     }
-                    for p in 0..P {
+                    for (p, sum) in sums.into_iter().enumerate() {
                         let at = (y * out_width + x + p) * n + register;
-                        output[at] = self.finish.register(simd, at, sums[p]);
+                        output[at] = self.finish.register(simd, at, sum);
                     }
                 }
             }

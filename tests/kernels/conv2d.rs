@@ -102,6 +102,7 @@ pub fn cases() -> Vec<Case> {
             fill: 1,
             ..CONV
         },
+        Conv { channels: [3, 5], size: [4, 11], pad: [1, 1], fill: 1, ..CONV },
         Conv { channels: [8, 6], size: [2, 9], kernel: [1, 7], pad: [0, 3], fill: 1, ..CONV },
         Conv {
             channels: [6, 10],
