@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use lenet::data::{self, Dataset};
 use lenet::network::Network;
 use lenet::plan::Options;
+use lenet::read;
 use lenet::train::Session;
 use pollster::block_on;
 use serde_json::json;
@@ -68,14 +69,20 @@ pub fn run(args: &Args) -> Outcome {
     let metrics = block_on(session.evaluate(test.len()))?;
     let probabilities = block_on(session.predict(&test.images))?;
 
-    let classes = session.plan().classes();
-    // Rows are what the images are, columns what they are taken for.
-    let mut confusion = vec![vec![0u64; classes]; test.classes];
-    for (row, &label) in probabilities.chunks_exact(classes).zip(&test.labels) {
-        confusion[usize::from(label)][largest(row)] += 1;
+    let (classes, places) = (session.plan().classes(), session.plan().positions);
+    // Rows are what the images, or their pixels, are; columns what they are taken for.
+    let mut confusion = vec![vec![0u64; classes]; classes.max(test.classes)];
+    for (image, labels) in probabilities.chunks_exact(classes * places).zip(test.labels.chunks_exact(places))
+    {
+        for (place, &label) in labels.iter().enumerate() {
+            let row: Vec<f32> = (0..classes).map(|class| image[class * places + place]).collect();
+            confusion[usize::from(label)][largest(&row)] += 1;
+        }
     }
+    let overlap = (places > 1).then(|| read::intersection_over_union(&confusion));
+    confusion.truncate(test.classes);
     let correct: u64 = confusion.iter().enumerate().map(|(class, row)| row[class]).sum();
-    let accuracy = correct as f64 / test.len() as f64;
+    let accuracy = correct as f64 / test.labels.len() as f64;
     let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
     let figures: Vec<_> = confusion
         .iter()
@@ -103,6 +110,7 @@ pub fn run(args: &Args) -> Outcome {
             "accuracy": accuracy,
             "correct": correct,
             "classes": per_class,
+            "intersection_over_union": overlap.as_ref().map(|(each, mean)| json!({ "classes": each, "mean": mean })),
             "confusion": confusion,
         }));
     }
@@ -114,15 +122,25 @@ pub fn run(args: &Args) -> Outcome {
         metrics.loss(),
         100.0 * accuracy,
         thousands(correct),
-        thousands(test.len() as u64 - correct),
+        thousands(test.labels.len() as u64 - correct),
     );
+    if let Some((_, mean)) = &overlap {
+        text += &format!("mean IoU  {mean:.4}, of {} labelled pixels an image\n\n", thousands(places));
+    }
     let percent = |share: Option<f64>| share.map_or("—".into(), |share| format!("{:.2} %", 100.0 * share));
-    let mut rows = vec![["class", "precision", "recall", "images"].map(String::from).to_vec()];
-    for (name, precision, recall, count) in &figures {
+    let what = if overlap.is_some() { "pixels" } else { "images" };
+    let mut rows = vec![["class", "precision", "recall", what].map(String::from).to_vec()];
+    if overlap.is_some() {
+        rows[0].push("IoU".into());
+    }
+    for (class, (name, precision, recall, count)) in figures.iter().enumerate() {
         rows.push(vec![name.clone(), percent(*precision), percent(*recall), thousands(count)]);
+        if let Some((each, _)) = &overlap {
+            rows[class + 1].push(each[class].map_or("—".into(), |share| format!("{share:.4}")));
+        }
     }
     text += &table(&rows);
-    text += "\nconfusion: rows are what the images are, columns what they are taken for\n";
+    text += &format!("\nconfusion: rows are what the {what} are, columns what they are taken for\n");
     let mut rows = vec![vec![String::new()]];
     rows[0].extend((0..classes).map(|class| model.class_name(class)));
     for (class, row) in confusion.iter().enumerate() {

@@ -10,6 +10,7 @@ mod info;
 mod lr_find;
 mod predict;
 mod presets;
+mod read;
 mod run;
 mod summary;
 mod sweep;
@@ -70,6 +71,9 @@ enum Command {
     /// Classify pictures (PNG, JPEG, PNM), signals or texts
     #[command(after_help = AFTER_HELP)]
     Predict(predict::Args),
+    /// Read strings of digits out of pictures of any size, with boxes
+    #[command(after_help = AFTER_HELP)]
+    Read(read::Args),
     /// Compare CPU and GPU: every launch of the training step, the step, how they grow, or a model of other GPUs
     #[command(after_help = AFTER_HELP)]
     Bench(Box<bench::Args>),
@@ -166,6 +170,7 @@ pub fn main() -> ExitCode {
         Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args).map(|()| 0),
         Command::Predict(args) => predict::run(&args).map(|()| 0),
+        Command::Read(args) => read::run(&args).map(|()| 0),
         Command::Bench(args) => bench::run(&args).map(|()| 0),
         Command::Summary(args) => summary::run(&args).map(|()| 0),
         Command::Info(args) => info::run(&args).map(|()| 0),

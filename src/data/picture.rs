@@ -454,7 +454,7 @@ fn writing_height(ink: &GrayImage) -> u32 {
         let mut rows = (0..ink.height()).filter(|&y| x < ink.width() && ink.get_pixel(x, y).0[0] > 0);
         match (rows.next(), piece) {
             (Some(first), _) => {
-                let last = rows.last().unwrap_or(first);
+                let last = rows.next_back().unwrap_or(first);
                 let [top, bottom, columns] = piece.unwrap_or([first, last, 0]);
                 piece = Some([top.min(first), bottom.max(last), columns + 1]);
             }

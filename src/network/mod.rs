@@ -3,6 +3,7 @@
 //! Nothing here knows of buffers or kernels: [`crate::plan`] turns a network into launches.
 
 mod layer;
+mod sliding;
 
 use std::fmt;
 
@@ -15,6 +16,8 @@ pub use layer::{
     LocalResponseNorm, Padding, Padding1d, PaddingName, Parameter, Placed, Pool1d, Pool2d, Rbf, Residual,
     Scale, Size,
 };
+
+pub use sliding::Windows;
 
 use crate::error::{Error, Result};
 

@@ -21,10 +21,10 @@ pub(super) fn reuse(program: &mut Program, keeps: impl Fn(BufferId) -> bool) -> 
     let mut made: Vec<(Buffer, Vec<usize>)> = Vec::new();
     let mut places = vec![BufferId(0); program.buffers.len()];
     // Kept buffers first, in their order, so that a program without any to share stays as it is.
-    for id in 0..program.buffers.len() {
+    for (id, (buffer, place)) in program.buffers.iter().zip(&mut places).enumerate() {
         if keeps(BufferId(id)) {
-            places[id] = BufferId(made.len());
-            made.push((program.buffers[id].clone(), Vec::new()));
+            *place = BufferId(made.len());
+            made.push((buffer.clone(), Vec::new()));
         }
     }
     let kept = made.len();
