@@ -31,6 +31,10 @@ const GRAIN: u8 = 8;
 /// Paler pixels are the soft edge of ink, not ink, where boxes are drawn around it.
 pub const INK: u8 = 64;
 
+/// The rows to bring a line of handwriting to with [`prepare_line`], for a network that was trained on digits of 20:
+/// digits that touch make one piece, which is higher than each of them, since none stands on the line exactly.
+pub const LINE_HEIGHT: usize = 23;
+
 /// A grey picture of any size.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Grey {
@@ -344,7 +348,7 @@ fn writing_height(ink: &GrayImage) -> u32 {
         let mut rows = (0..ink.height()).filter(|&y| x < ink.width() && ink.get_pixel(x, y).0[0] > 0);
         match (rows.next(), piece) {
             (Some(first), _) => {
-                let last = rows.last().unwrap_or(first);
+                let last = rows.next_back().unwrap_or(first);
                 let [top, bottom, columns] = piece.unwrap_or([first, last, 0]);
                 piece = Some([top.min(first), bottom.max(last), columns + 1]);
             }
