@@ -32,6 +32,10 @@ const GRAIN: u8 = 8;
 /// Paler pixels are the soft edge of ink, not ink, where boxes are drawn around it.
 pub const INK: u8 = 64;
 
+/// The rows to bring a line of handwriting to with [`prepare_line`], for a network that was trained on digits of 20:
+/// digits that touch make one piece, which is higher than each of them, since none stands on the line exactly.
+pub const LINE_HEIGHT: usize = 23;
+
 /// A grey picture of any size.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Grey {
