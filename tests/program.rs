@@ -189,6 +189,7 @@ fn settings_repeat_a_run() {
         ("b", "--net net.toml --optimizer adamw --schedule one-cycle --smoothing 0.1 --l1 1e-5 --warmup 5"),
         ("d", "--init a --freeze conv*,fc1.bias --clip 0.5 --optimizer momentum"),
         ("c", "--validation 0.2 --init a --weight-decay 1e-3 --seed 77 --schedule exponential --no-shuffle"),
+        ("d", "--augment strong,noise=0.1,flip"),
     ] {
         place.ok(&format!("train --data data --epochs 3 --batch 24 --device cpu --out {run} {more}"));
         place.ok(&format!("train --settings {run}/settings.toml --out {run}2"));
@@ -675,6 +676,8 @@ fn what_makes_no_sense_is_refused() {
         ("--optimizer momentum --momentum 1", &["momentum is 1"]),
         ("--weight-decay -0.1", &["weight-decay is -0.1"]),
         ("--smoothing 1", &["smoothing is 1"]),
+        ("--augment shift=-1", &["--augment", "shift is -1"]),
+        ("--augment blur=2", &["\"blur=2\" found", "shift=X"]),
         ("--gamma 0.5 --schedule cosine", &["gamma belongs to"]),
         ("--schedule step --schedule-epochs 0", &["every 0 epochs"]),
         ("--validation 1.5", &["validation is 1.5"]),
