@@ -157,20 +157,23 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_linear_layer_is_not_fitted() {
-        let network = Network::parse(
-            "name = \"all\"\ninput = { channels = 1, height = 8, width = 8 }\n\
-             layers = [{ conv2d = { channels = 4, kernel = 8 } }, \"flatten\"]",
-        )
-        .unwrap();
-        assert!(network.fitted([2, 8, 8], 4).is_ok());
-        let error = network.fitted([1, 8, 8], 5).unwrap_err().to_string();
+    fn what_no_layer_decides_is_not_fitted() {
+        let text = |end: &str| {
+            let start = "name = \"all\"\ninput = { channels = 1, height = 8, width = 8 }\nlayers = [";
+            Network::parse(&format!("{start}{{ conv2d = {{ channels = 4, kernel = 8 }} }}{end}]")).unwrap()
+        };
+        let (fitted, changes) = text("").fitted([2, 8, 8], 5).unwrap();
+        assert_eq!((fitted.output().unwrap().channels, &changes[1][..]), (5, "conv1 4 → 5 outputs"));
+        // Twice what the convolution gives.
+        let twice = text(", { branches = [[], [\"tanh\"]] }");
+        assert!(twice.fitted([1, 8, 8], 8).is_err());
+        let error = twice.fitted([1, 8, 8], 5).unwrap_err().to_string();
         assert!(
-            error.contains("all cannot be fitted to 5 classes: its last layer flatten1 gives 4"),
+            error.contains("all cannot be fitted to 5 classes: its last layer branches1 gives 10"),
             "{error}"
         );
         // Its filters have nothing to see.
-        let error = network.fitted([1, 7, 7], 4).unwrap_err().to_string();
+        let error = text("").fitted([1, 7, 7], 4).unwrap_err().to_string();
         assert!(error.contains("conv1") && error.contains("8 pixels"), "{error}");
     }
 

@@ -32,14 +32,17 @@ fn launches() -> Vec<(String, Launch)> {
     let mut all = Vec::new();
     for preset in Network::presets() {
         let network = Network::preset(preset).expect("a preset");
+        // As many as MNIST has, where so many fit a binding.
+        let pixels = network.input.channels * network.input.height * network.input.width;
+        let most = limits().max_storage_buffer_binding_size as usize / pixels / 2;
         for batch in [1, 64, 128] {
             for (rule, clip) in Rule::ALL.into_iter().flat_map(|rule| [(rule, None), (rule, Some(1.0))]) {
                 let options = Options {
                     batch,
                     optimizer: Optimizer::new(rule),
                     clip,
-                    train_images: 60_000,
-                    eval_images: 10_000,
+                    train_images: most.min(60_000),
+                    eval_images: most.min(10_000),
                     ..Options::default()
                 };
                 let plan = Plan::new(&network, &options)

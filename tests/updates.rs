@@ -26,7 +26,10 @@ fn train(plan: &Plan, steps: u64, learning_rate: f32) -> (Vec<f32>, Vec<f32>, Ve
     let mut backend = Backend::cpu(&plan.program);
     let mut random = Random(5);
     let pixels: Vec<u32> = (0..plan.train_data.images.len).map(|_| random.bits() as u32).collect();
-    let labels: Vec<u32> = (0..IMAGES).map(|_| random.index(10) as u32).collect();
+    // Four labels a word.
+    let labels: Vec<u32> = (0..IMAGES.div_ceil(4))
+        .map(|_| u32::from_le_bytes(std::array::from_fn(|_| random.index(10) as u8)))
+        .collect();
     backend.write(plan.train_data.images, &pixels).expect("room");
     backend.write(plan.train_data.labels, &labels).expect("room");
     backend.write(plan.parameters, bytemuck::cast_slice(&initial(plan))).expect("room");

@@ -46,9 +46,6 @@ pub struct Args {
     json: bool,
 }
 
-/// Rows that the digits are scaled to: MNIST's.
-const DIGIT: usize = 20;
-
 /// Runs `lenet read`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
@@ -57,11 +54,12 @@ pub fn run(args: &Args) -> Outcome {
     if let Some(count) = args.measure {
         return measure(args, &mut reader, count as usize);
     }
-    let margin = reader.windows.field / 2;
+    // A window around any digit is to lie inside.
+    let (margin, least) = (reader.windows.field / 2 + 4, reader.windows.field + 4);
     for path in &args.images {
         let name = path.display().to_string();
         let bytes = checkpoint::read(path).map_err(Failure::reading)?;
-        let writing = picture::prepare_line(&bytes, &name, DIGIT, margin, reader.windows.field)
+        let writing = picture::prepare_line(&bytes, &name, picture::LINE_HEIGHT, margin, least)
             .map_err(Failure::reading)?;
         let glyphs = reader.glyphs(&writing.picture)?;
         let text = read::text(&glyphs);
