@@ -10,7 +10,7 @@ use lenet::train::Session;
 /// Fusing changes the order of f32 sums of at most a few thousand terms of similar size.
 const RELATIVE: f32 = 2e-4;
 
-const NETWORKS: [&str; 4] = [
+const NETWORKS: [&str; 6] = [
     include_str!("../assets/nets/lenet5.toml"),
     include_str!("../assets/nets/lenet5-tanh.toml"),
     include_str!("../assets/nets/lenet5-sigmoid.toml"),
@@ -25,6 +25,36 @@ layers = [
     { conv2d = { channels = 4, kernel = 2 } }, "silu",
     "flatten", { linear = { outputs = 9 } }, "sigmoid", { linear = { outputs = 7, bias = false } }, "gelu",
     { linear = { outputs = 4 } },
+]
+"#,
+    // Layers in layers: sums, branches, normalisations, dropout, a table of connections.
+    r#"
+name = "family"
+input = { channels = 2, height = 8, width = 10, pad = 1, mean = 0.2, deviation = 0.7 }
+layers = [
+    { conv2d = { channels = 6, kernel = 3, padding = "same", bias = false } }, { batch_norm = {} }, "relu",
+    { residual = { body = [
+        { conv2d = { channels = 6, kernel = 3, padding = "same", groups = 6 } }, "tanh",
+        { conv2d = { channels = 6, kernel = 1 } },
+    ] } }, "tanh",
+    { local_response_norm = { size = 3, alpha = 0.5, k = 2.0 } },
+    { branches = [[], [{ conv2d = { channels = 4, kernel = 1 } }, "sigmoid"], [{ average_pool2d = { kernel = 3, stride = 1, padding = 1 } }]] },
+    { scale = {} }, "scaled_tanh",
+    { max_pool2d = { kernel = 2 } }, { upsample = 2 }, { adaptive_average_pool2d = [4, 3] },
+    { conv2d = { channels = 5, kernel = 2, connections = [[0, 1], [2], [0, 3], [1, 2, 3], [15, 4]] } }, "tanh",
+    "flatten", { dropout = 0.25 }, { linear = { outputs = 9 } }, "relu", { dropout = 0.5 },
+    { linear = { outputs = 4 } },
+]
+"#,
+    // A series, codes, the criterion of 1998.
+    r#"
+name = "series"
+loss = { map = { rubbish = 1.5 } }
+input = { channels = 3, height = 1, width = 32, mean = 0.2, deviation = 0.7 }
+layers = [
+    { conv1d = { channels = 5, kernel = 5, padding = "same" } }, "tanh", { max_pool1d = { kernel = 2 } },
+    { conv1d = { channels = 6, kernel = 3, stride = 2 } }, "scaled_tanh", "flatten",
+    { linear = { outputs = 8 } }, "tanh", { rbf = { outputs = 4, trainable = true } },
 ]
 "#,
 ];
@@ -49,6 +79,7 @@ fn run(network: &Network, options: &Options, device: Option<&gpu::Device>) -> Ve
     let step = |cursor: usize, count: usize| Step {
         cursor: cursor as u32,
         count: count as u32,
+        seed: 77,
         learning_rate: 0.05,
         correction1: 1.0,
         correction2: 1.0,

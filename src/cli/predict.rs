@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use lenet::checkpoint;
 use lenet::data::{Encoding, picture, series, text};
-use lenet::network::Input;
+use lenet::network::{Input, Shape};
 use lenet::plan::Options;
 use pollster::block_on;
 use serde_json::json;
 
+use super::eval::largest;
 use super::run::Model;
 use super::{Failure, Outcome, device, emit, emit_json, load_network, say};
 
@@ -71,7 +72,14 @@ pub fn run(args: &Args) -> Outcome {
     let mut session = chosen.session(chosen.plan(&model.network, &options)?)?;
     session.set_parameters(model.parameters.iter().map(Vec::as_slice))?;
     let probabilities = block_on(session.predict(&pixels))?;
-    let classes = session.plan().classes();
+    let (classes, places) = (session.plan().classes(), session.plan().positions);
+    if places > 1 {
+        let shape = model.network.output()?;
+        for (item, scores) in items.iter().zip(probabilities.chunks_exact(classes * places)) {
+            labelled(args, &model, item, scores, shape)?;
+        }
+        return Ok(());
+    }
     for (Item { name, pixels, seen, .. }, row) in items.iter().zip(probabilities.chunks_exact(classes)) {
         let mut ranked: Vec<(usize, f32)> = row.iter().copied().enumerate().collect();
         // The sort is stable: of equals the first stays first.
@@ -115,6 +123,47 @@ pub fn run(args: &Args) -> Outcome {
         emit(&text)?;
     }
     Ok(())
+}
+
+/// Shows the class of every pixel: the first letter of its name, or a dot for the first class, the ground.
+fn labelled(args: &Args, model: &Model, item: &Item, scores: &[f32], shape: Shape) -> Outcome {
+    let Shape { channels, height, width } = shape;
+    let places = height * width;
+    let classes: Vec<usize> = (0..places)
+        .map(|place| {
+            let row: Vec<f32> = (0..channels).map(|class| scores[class * places + place]).collect();
+            largest(&row)
+        })
+        .collect();
+    let counts: Vec<(String, usize)> = (0..channels)
+        .map(|class| (model.class_name(class), classes.iter().filter(|&&other| other == class).count()))
+        .collect();
+    if args.json {
+        let counts: serde_json::Map<_, _> =
+            counts.into_iter().map(|(name, count)| (name, count.into())).collect();
+        let map: Vec<&[usize]> = classes.chunks_exact(width).collect();
+        return emit_json(&json!({
+            "image": item.name,
+            "classes": map,
+            "pixels": counts,
+            "preparation": item.seen,
+        }));
+    }
+    let letter = |class: usize| {
+        let name = model.class_name(class);
+        if class == 0 { '·' } else { name.chars().next().unwrap_or('?') }
+    };
+    let mut text = format!("{}:\n", item.name);
+    // A letter is about twice as high as it is wide.
+    for row in classes.chunks_exact(width).step_by(2) {
+        text.extend(row.iter().map(|&class| letter(class)));
+        text.push('\n');
+    }
+    text += &format!("seen as: {}\n", item.seen);
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        text += &format!("{name:>10}  {count} pixels\n");
+    }
+    emit(&text)
 }
 
 /// What is classified.

@@ -332,6 +332,8 @@ pub fn scenes(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
     };
     images.par_chunks_exact_mut(PIXELS).zip(labels.par_chunks_exact_mut(PIXELS)).enumerate().for_each(scene);
     let mut data = Dataset::segmented("mnist-scenes", [1, SCENE, SCENE], 11, images, [SCENE, SCENE], labels)?;
+    // Noise and all: a new picture is not searched for its ink.
+    data.encoding = super::Encoding::Picture;
     data.class_names = std::iter::once("ground".into()).chain((0..10).map(|d| d.to_string())).collect();
     Ok(data)
 }

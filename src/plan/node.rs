@@ -109,7 +109,11 @@ impl<'a> Graph<'a> {
         let tensors = start..self.tensors.len();
         let learned = self.tensors[tensors.clone()].iter().any(|tensor| tensor.trainable);
         match &mut op {
-            Op::Dropout(g) => g.layer = self.nodes.len() as u32,
+            // Counted among its kind, so that fusing other layers does not change what it draws.
+            Op::Dropout(g) => {
+                let before = self.nodes.iter().filter(|node| matches!(node.op, Op::Dropout(_)));
+                g.layer = before.count() as u32;
+            }
             // What is frozen whole is not to follow the batches either.
             Op::Norm(g) if g.kind == Kind::Batch && !learned => g.kind = Kind::Running,
             _ => {}
