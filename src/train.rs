@@ -210,14 +210,14 @@ pub fn epoch_order(images: usize, seed: u64, epoch: usize, shuffle: bool) -> Vec
     order
 }
 
-/// Loss and accuracy over some images.
+/// Loss and accuracy over some images, or over their pixels where every pixel has a label.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Metrics {
     /// Summed cross-entropy.
     pub loss_sum: f64,
-    /// Images whose label has the largest logit.
+    /// Images, or pixels, whose label has the largest logit.
     pub correct: u64,
-    /// Images.
+    /// Images, or pixels.
     pub count: u64,
 }
 

@@ -144,6 +144,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
         encoding: train.encoding.clone(),
         eval_images: evaluation.len(),
         train_images: train.len(),
+        labels_per_image: train.labels_per_image() as u64,
         test,
         chosen,
         report: Report::new(args.log, trainer.total_steps(), trainer.position().step),
@@ -229,6 +230,8 @@ struct Job {
     class_names: Vec<String>,
     encoding: Encoding,
     train_images: usize,
+    /// Labels of an image: 1, or one for every pixel.
+    labels_per_image: u64,
     eval_images: usize,
     /// The test data, where the epochs are evaluated on something else.
     test: Option<Dataset>,
@@ -319,7 +322,8 @@ impl Job {
                 self.note_window(step, learning_rate)?;
             }
         }
-        let images: u64 = metrics.iter().map(|one| one.count).sum();
+        let rows: u64 = metrics.iter().map(|one| one.count).sum();
+        let images = rows / self.labels_per_image;
         let speed = self.report.measure(images, took);
         self.report.event(|| {
             json!({
