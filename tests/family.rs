@@ -64,7 +64,7 @@ fn every_preset_learns() {
         let (batch, steps) = match preset {
             "segment" => (8, 40),
             "lenet5-sigmoid" => (64, 400),
-            "series" | "characters" | "lenet5-windows" => (64, 120),
+            "series" | "characters" | "lenet5-windows" | "mobilenet" => (64, 120),
             _ => (32, 60),
         };
         let (first, last) = losses(preset, own.as_ref().unwrap_or(&mnist), batch, steps);

@@ -607,6 +607,89 @@ fn a_trained_network_reads_digits() {
     assert!(out.contains("confusion") && out.contains(&format!("{:.2} %", 100.0 * accuracy)), "{out}");
 }
 
+/// A picture of a line of MNIST's test digits, three times as large, dark on light: its bytes as a PNM file, and the
+/// columns in which each digit may have ink.
+fn line_of(wanted: &[u8]) -> (Vec<u8>, Vec<[u64; 2]>) {
+    let test = lenet::data::mnist().unwrap().test;
+    let (height, width) = (48, 40 + 22 * wanted.len());
+    let mut ink = vec![0u8; height * width];
+    let mut columns = Vec::new();
+    for (i, &digit) in wanted.iter().enumerate() {
+        let left = 16 + 22 * i;
+        let image = (0..test.len()).filter(|&image| test.labels[image] == digit).nth(5 + i).unwrap();
+        for (at, &value) in test.image(image).iter().enumerate() {
+            let place = (10 + at / 28) * width + left + at % 28;
+            ink[place] = ink[place].max(value);
+        }
+        columns.push([3 * left as u64, 3 * (left as u64 + 28)]);
+    }
+    let mut file = format!("P5\n{} {}\n255\n", 3 * width, 3 * height).into_bytes();
+    file.extend((0..9 * height * width).map(|at| {
+        let (y, x) = (at / (3 * width) / 3, at % (3 * width) / 3);
+        230 - (f32::from(ink[y * width + x]) * 0.8) as u8
+    }));
+    (file, columns)
+}
+
+#[test]
+fn a_string_is_read_out_of_a_picture_of_any_size() {
+    let place = Place::new();
+    place.ok("train --device cpu --net lenet5-windows --data mnist-windows --epochs 1 --steps 1000 --out run --log json");
+    let (file, columns) = line_of(&[9, 4, 1, 1, 0]);
+    fs::write(place.path("zip.pgm"), file).unwrap();
+    let read: Value = serde_json::from_str(&place.ok("read run zip.pgm --json --device cpu")).unwrap();
+    assert_eq!(read["text"], "94110", "{read}");
+    for (digit, [left, right]) in read["digits"].as_array().unwrap().iter().zip(columns) {
+        let bounds: Vec<u64> = digit["box"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        let middle = (bounds[0] + bounds[2]) / 2;
+        assert!(left < middle && middle < right && bounds[1] < bounds[3], "{digit}, columns {left}–{right}");
+    }
+    let measured = place.ok("read run --measure 60 --length 3 --seed 4 --json --device cpu");
+    let measured: Value = serde_json::from_str(&measured).unwrap();
+    let figure = |name: &str| measured[name].as_f64().unwrap();
+    assert!(figure("string_accuracy") > 0.7 && figure("character_error_rate") < 0.15, "{measured}");
+    assert!(figure("box_overlap") > 0.8, "{measured}");
+    place.ok("train --device cpu --epochs 1 --steps 1 --out digits --log json");
+    place.fails("read digits zip.pgm --device cpu", 2, &["lenet5 has no class called none", "mnist-windows"]);
+}
+
+#[test]
+fn pixels_get_classes() {
+    let place = Place::new();
+    place.ok("train --device cpu --net segment --data mnist-scenes --epochs 1 --steps 60 --batch 8 --lr 0.003 --out run --log json");
+    let judged: Value = serde_json::from_str(&place.ok("eval run --json --device cpu")).unwrap();
+    let overlap = &judged["intersection_over_union"];
+    assert_eq!(judged["data"], "mnist-scenes");
+    // Ground and ink are told apart long before the digits are.
+    assert!(overlap["classes"][0].as_f64().unwrap() > 0.9, "{overlap}");
+    assert_eq!(overlap["classes"].as_array().unwrap().len(), 11);
+    assert!(judged["accuracy"].as_f64().unwrap() > 0.9, "{judged}");
+    let total: u64 = judged["confusion"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .map(|n| n.as_u64().unwrap())
+        .sum();
+    assert_eq!(total, 1_000 * 64 * 64);
+    let scene = lenet::data::named("mnist-scenes").unwrap().test;
+    let mut file = b"P5\n64 64\n255\n".to_vec();
+    file.extend_from_slice(scene.image(0));
+    fs::write(place.path("scene.pgm"), file).unwrap();
+    let seen: Value = serde_json::from_str(&place.ok("predict run scene.pgm --json --device cpu")).unwrap();
+    let map = seen["classes"].as_array().unwrap();
+    assert_eq!((map.len(), map[0].as_array().unwrap().len()), (64, 64));
+    let right = map
+        .iter()
+        .flat_map(|row| row.as_array().unwrap())
+        .zip(&scene.labels)
+        .filter(|(class, label)| (class.as_u64() == Some(0)) == (**label == 0))
+        .count();
+    assert!(right > 64 * 64 * 9 / 10, "{right} pixels are told from the ground");
+    place.fails("train --device cpu --net segment --data mnist-scenes --augment light", 2, &["augment"]);
+    place.fails("train --device cpu --net lenet5 --data mnist-scenes", 2, &["fc3", "64×64 labels"]);
+}
+
 #[test]
 fn a_state_dict_of_pytorch_is_taken_as_it_is() {
     let place = Place::new();
