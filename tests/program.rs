@@ -189,7 +189,7 @@ fn settings_repeat_a_run() {
         ("b", "--net net.toml --optimizer adamw --schedule one-cycle --smoothing 0.1 --l1 1e-5 --warmup 5"),
         ("d", "--init a --freeze conv*,fc1.bias --clip 0.5 --optimizer momentum"),
         ("c", "--validation 0.2 --init a --weight-decay 1e-3 --seed 77 --schedule exponential --no-shuffle"),
-        ("d", "--augment strong,noise=0.1,flip"),
+        ("e", "--augment strong,noise=0.1,flip"),
     ] {
         place.ok(&format!("train --data data --epochs 3 --batch 24 --device cpu --out {run} {more}"));
         place.ok(&format!("train --settings {run}/settings.toml --out {run}2"));
