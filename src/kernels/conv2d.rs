@@ -465,7 +465,7 @@ impl Correlate<'_> {
 }
 
 /// Copies rows of `from` between margins of zeros, `left` columns and what is left of `wide`.
-pub(super) fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, left: usize) {
+fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, left: usize) {
     for (from, to) in from.chunks_exact(width * LANES).zip(to.chunks_exact_mut(wide * LANES)) {
         to[..left * LANES].fill(0.0);
         to[left * LANES..][..width * LANES].copy_from_slice(from);
@@ -693,16 +693,25 @@ impl Splits {
     }
 }
 
-/// The partial sums of a few output channels over the blocks of one split.
+/// Some partial sums of one split: of neighbouring output channels with neighbouring input channels of their group.
 struct WeightGradient<'a> {
     g: &'a Geometry,
-    input: &'a [f32],
-    output_grad: &'a [f32],
     split: usize,
+    /// The first output channel, of all.
     first: usize,
-    channels: usize,
-    weight_grad: &'a mut [f32],
-    bias_grad: &'a mut [f32],
+    /// The first input channel, of all.
+    first_input: usize,
+    /// For each output channel, the weights of the input channels.
+    rows: Vec<&'a mut [f32]>,
+    /// For each output channel, or for none.
+    biases: &'a mut [f32],
+    output_grad: &'a [f32],
+    input: &'a [f32],
+    /// The plane of `input` that holds the first channel of the split's first block, and how many planes further on
+    /// the next block's lies.
+    planes: [usize; 2],
+    /// Columns of `input`, with its padding.
+    in_width: usize,
 }
 
 impl WithSimd for WeightGradient<'_> {
@@ -711,8 +720,8 @@ impl WithSimd for WeightGradient<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
         let mut first = 0;
-        while first < self.channels {
-            let left = self.channels - first;
+        while first < self.rows.len() {
+            let left = self.rows.len() - first;
             first += match if S::F32_LANES >= 16 && left >= 4 { 4 } else { left.min(2) } {
                 4 => self.filters::<S, 4>(simd, first),
                 2 => self.filters::<S, 2>(simd, first),
@@ -720,7 +729,7 @@ impl WithSimd for WeightGradient<'_> {
             };
         }
         let plane = self.g.out_size[0] * self.g.out_size[1] * LANES;
-        for (o, bias) in self.bias_grad.iter_mut().enumerate() {
+        for (o, bias) in self.biases.iter_mut().enumerate() {
             let mut sums = [simd.splat_f32s(0.0); 4];
             for block in (self.split..blocks(self.g.batch)).step_by(self.g.splits()) {
                 let at = (block * self.g.out_channels + self.first + o) * plane;
@@ -740,21 +749,22 @@ impl WeightGradient<'_> {
     fn filters<S: Simd, const O: usize>(&mut self, simd: S, first: usize) -> usize {
         let g = self.g;
         let unit = g.stride[1] == 1 && g.dilation[1] == 1;
+        let channels = self.rows[0].len() / g.taps();
         for ky in 0..g.kernel[0] {
             let mut kx = 0;
             while kx < g.kernel[1] {
                 let taps = match g.kernel[1] - kx {
-                    _ if !unit => 1,
-                    5 => 5,
+                    5 if unit => 5,
                     3.. => 3,
                     _ => 1,
                 };
                 let mut c = 0;
-                while c < g.group_in() {
-                    c += match (taps, g.group_in() - c) {
+                while c < channels {
+                    c += match (taps, channels - c) {
                         (5, _) => self.taps::<S, O, 1, 5, true>(simd, first, [c, ky, kx]),
-                        (3, 2..) => self.taps::<S, O, 2, 3, true>(simd, first, [c, ky, kx]),
-                        (3, _) => self.taps::<S, O, 1, 3, true>(simd, first, [c, ky, kx]),
+                        (3, 2..) if unit => self.taps::<S, O, 2, 3, true>(simd, first, [c, ky, kx]),
+                        (3, 2..) => self.taps::<S, O, 2, 3, false>(simd, first, [c, ky, kx]),
+                        (3, _) => self.taps::<S, O, 1, 3, false>(simd, first, [c, ky, kx]),
                         (_, 4..) if unit => self.taps::<S, O, 4, 1, true>(simd, first, [c, ky, kx]),
                         (_, 4..) => self.taps::<S, O, 4, 1, false>(simd, first, [c, ky, kx]),
                         (_, _) => self.taps::<S, O, 1, 1, false>(simd, first, [c, ky, kx]),
@@ -778,19 +788,13 @@ impl WeightGradient<'_> {
         let g = self.g;
         let n = registers::<S>();
         let [out_height, out_width] = g.out_size;
-        let [in_height, in_width] = g.in_size;
+        let in_height = g.in_size[0];
         let (stride, dilation) = if UNIT { (1, 1) } else { (g.stride[1], g.dilation[1]) };
-        let channel = (self.first + first) / g.group_out() * g.group_in() + c;
         let (input, grads) = (wide::<S>(self.input), wide::<S>(self.output_grad));
-        // Where the first tap of the first output would be, from the left edge of the input.
-        let left = (kx * dilation) as isize - g.pad[1] as isize;
-        // The outputs whose taps all lie inside.
-        let reach = ((T - 1) * dilation) as isize;
-        let begin = (usize::try_from(-left).unwrap_or(0).div_ceil(stride)).min(out_width);
-        let end = usize::try_from(in_width as isize - left - reach).unwrap_or(0).div_ceil(stride);
-        let end = end.clamp(begin, out_width);
         let mut sums = [[[simd.splat_f32s(0.0); T]; C]; O];
-        for block in (self.split..blocks(g.batch)).step_by(g.splits()) {
+        for (k, block) in (self.split..blocks(g.batch)).step_by(g.splits()).enumerate() {
+            let plane = self.planes[0] + k * self.planes[1] + c;
+            let channel = block * g.out_channels + self.first + first;
             for y in 0..out_height {
                 let Some(row) = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad[0]) else {
                     continue;
@@ -798,41 +802,23 @@ impl WeightGradient<'_> {
                 if row >= in_height {
                     continue;
                 }
-                let plane = block * g.in_channels + channel;
                 for register in 0..n {
                     let rows: [&[S::f32s]; C] = std::array::from_fn(|c| {
-                        &input[((plane + c) * in_height + row) * in_width * n + register..]
-                            [..(in_width - 1) * n + 1]
+                        let at = ((plane + c) * in_height + row) * self.in_width + kx * dilation;
+                        &input[at * n + register..]
                     });
                     let grads: [&[S::f32s]; O] = std::array::from_fn(|o| {
-                        let channel = block * g.out_channels + self.first + first + o;
-                        &grads[(channel * out_height + y) * out_width * n + register..]
-                            [..(out_width - 1) * n + 1]
+                        let at = ((channel + o) * out_height + y) * out_width;
+                        &grads[at * n + register..][..(out_width - 1) * n + 1]
                     });
-                    for x in (0..begin).chain(end..out_width) {
-                        for c in 0..C {
+                    for x in 0..out_width {
+                        let grads: [S::f32s; O] = std::array::from_fn(|o| grads[o][x * n]);
+                        for (c, row) in rows.iter().enumerate() {
+                            let pixels = &row[x * stride * n..][..(T - 1) * dilation * n + 1];
                             for t in 0..T {
-                                let column = left + (x * stride + t * dilation) as isize;
-                                if (0..in_width as isize).contains(&column) {
-                                    let pixel = rows[c][column as usize * n];
-                                    for (sums, grads) in sums.iter_mut().zip(&grads) {
-                                        sums[c][t] = simd.mul_add_e_f32s(grads[x * n], pixel, sums[c][t]);
-                                    }
-                                }
-                            }
-                        }
-                    }
-                    for x in begin..end {
-                        let at = (x * stride).wrapping_add_signed(left) * n;
-                        let pixels: [[S::f32s; T]; C] = std::array::from_fn(|c| {
-                            let pixels = &rows[c][at..][..(T - 1) * dilation * n + 1];
-                            std::array::from_fn(|t| pixels[t * dilation * n])
-                        });
-                        for (sums, grads) in sums.iter_mut().zip(&grads) {
-                            let grad = grads[x * n];
-                            for (sums, pixels) in sums.iter_mut().zip(&pixels) {
-                                for (sum, &pixel) in sums.iter_mut().zip(pixels) {
-                                    *sum = simd.mul_add_e_f32s(grad, pixel, *sum);
+                                let pixel = pixels[t * dilation * n];
+                                for (sums, &grad) in sums.iter_mut().zip(&grads) {
+                                    sums[c][t] = simd.mul_add_e_f32s(grad, pixel, sums[c][t]);
                                 }
                             }
                         }
@@ -840,10 +826,10 @@ impl WeightGradient<'_> {
                 }
             }
         }
-        for (o, sums) in sums.into_iter().enumerate() {
+        for (row, sums) in self.rows[first..].iter_mut().zip(sums) {
             for (k, sums) in sums.into_iter().enumerate() {
-                let at = ((first + o) * g.group_in() + c + k) * g.taps() + ky * g.kernel[1] + kx;
-                for (weight, sum) in self.weight_grad[at..at + T].iter_mut().zip(sums) {
+                let at = (c + k) * g.taps() + ky * g.kernel[1] + kx;
+                for (weight, sum) in row[at..at + T].iter_mut().zip(sums) {
                     *weight = simd.reduce_sum_f32s(sum);
                 }
             }
@@ -855,33 +841,60 @@ impl WeightGradient<'_> {
 fn weight_gradient(g: &Geometry, args: &mut Args<'_>) {
     let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
     let (input, output_grad) = (args.f32("input"), args.f32("output_grad"));
-    let row = g.group_in() * g.taps();
-    // The output channels, group by group: (first channel, channels).
-    let channels = || {
-        (0..g.groups).flat_map(|group| {
-            tiles(g.group_out(), TILE).map(move |(first, n)| (group * g.group_out() + first, n))
-        })
-    };
+    let (splits, group_in, group_out) = (g.splits(), g.group_in(), g.group_out());
+    // Tasks take different input channels, each of which is then copied once, and where those are too few, different
+    // output channels.
+    let inputs = share(splits * g.groups, group_in, TILE);
+    let outputs = share(splits * g.groups * group_in.div_ceil(inputs), group_out, TILE);
+    let in_width = g.in_size[1] + 2 * g.pad[1];
     let mut work = Vec::new();
     let mut biases = bias_grad.chunks_mut(padded(g.out_channels));
-    for (split, weight_grad) in weight_grad.chunks_mut(padded(g.weights())).take(g.splits()).enumerate() {
-        let mut bias_grad = if g.bias { biases.next().unwrap_or_default() } else { &mut [] };
-        let weight_grads = cut(weight_grad, channels().map(|(_, n)| n * row));
-        for ((first, channels), weight_grad) in channels().zip(weight_grads) {
-            let (bias_grad_here, rest) = bias_grad.split_at_mut(if g.bias { channels } else { 0 });
-            bias_grad = rest;
-            let bias_grad = bias_grad_here;
-            work.push(WeightGradient {
-                g,
-                input,
-                output_grad,
-                split,
-                first,
-                channels,
-                weight_grad,
-                bias_grad,
-            });
+    for (split, weight_grad) in weight_grad.chunks_mut(padded(g.weights())).take(splits).enumerate() {
+        let mut biases = if g.bias { biases.next().unwrap_or_default() } else { &mut [] };
+        let mut filters = weight_grad[..g.weights()].chunks_exact_mut(group_in * g.taps());
+        for group in 0..g.groups {
+            for (first, n) in tiles(group_out, outputs) {
+                let (mut here, rest) = biases.split_at_mut(if g.bias { n } else { 0 });
+                biases = rest;
+                let mut shares: Vec<Vec<&mut [f32]>> =
+                    tiles(group_in, inputs).map(|_| Vec::with_capacity(n)).collect();
+                for filter in filters.by_ref().take(n) {
+                    for (share, part) in shares.iter_mut().zip(filter.chunks_mut(inputs * g.taps())) {
+                        share.push(part);
+                    }
+                }
+                for ((first_input, _), rows) in tiles(group_in, inputs).zip(shares) {
+                    let first_input = group * group_in + first_input;
+                    work.push(WeightGradient {
+                        g,
+                        split,
+                        first: group * group_out + first,
+                        first_input,
+                        rows,
+                        biases: std::mem::take(&mut here),
+                        output_grad,
+                        input,
+                        planes: [split * g.in_channels + first_input, splits * g.in_channels],
+                        in_width,
+                    });
+                }
+            }
         }
     }
-    work.into_par_iter().with_max_len(1).for_each(vectorize);
+    work.into_par_iter().with_max_len(1).for_each(|task| {
+        if g.pad[1] == 0 {
+            return vectorize(task);
+        }
+        let row = g.in_size[1] * LANES;
+        let (plane, wide_plane) = (g.in_size[0] * row, g.in_size[0] * in_width * LANES);
+        let channels = task.rows[0].len() / g.taps();
+        let blocks = (task.split..blocks(g.batch)).step_by(splits);
+        scratch(blocks.len() * channels * wide_plane, |copy| {
+            for (block, copy) in blocks.zip(copy.chunks_exact_mut(channels * wide_plane)) {
+                let from = &input[(block * g.in_channels + task.first_input) * plane..][..channels * plane];
+                widen(from, g.in_size[1], copy, in_width, g.pad[1]);
+            }
+            vectorize(WeightGradient { input: copy, planes: [0, channels], ..task });
+        });
+    });
 }
