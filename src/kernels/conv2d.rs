@@ -749,28 +749,30 @@ impl WeightGradient<'_> {
     fn filters<S: Simd, const O: usize>(&mut self, simd: S, first: usize) -> usize {
         let g = self.g;
         let unit = g.stride[1] == 1 && g.dilation[1] == 1;
-        let channels = self.rows[0].len() / g.taps();
-        for ky in 0..g.kernel[0] {
-            let mut kx = 0;
-            while kx < g.kernel[1] {
-                let taps = match g.kernel[1] - kx {
-                    5 if unit => 5,
-                    3.. => 3,
-                    _ => 1,
-                };
-                let mut c = 0;
-                while c < channels {
-                    c += match (taps, channels - c) {
-                        (5, _) => self.taps::<S, O, 1, 5, true>(simd, first, [c, ky, kx]),
-                        (3, 2..) if unit => self.taps::<S, O, 2, 3, true>(simd, first, [c, ky, kx]),
-                        (3, 2..) => self.taps::<S, O, 2, 3, false>(simd, first, [c, ky, kx]),
-                        (3, _) => self.taps::<S, O, 1, 3, false>(simd, first, [c, ky, kx]),
-                        (_, 4..) if unit => self.taps::<S, O, 4, 1, true>(simd, first, [c, ky, kx]),
-                        (_, 4..) => self.taps::<S, O, 4, 1, false>(simd, first, [c, ky, kx]),
-                        (_, _) => self.taps::<S, O, 1, 1, false>(simd, first, [c, ky, kx]),
+        // Channels outside, so that all taps find their planes in a near cache.
+        for (start, channels) in tiles(self.rows[0].len() / g.taps(), if g.kernel[1] < 3 { 4 } else { 2 }) {
+            for ky in 0..g.kernel[0] {
+                let mut kx = 0;
+                while kx < g.kernel[1] {
+                    let taps = match g.kernel[1] - kx {
+                        5 if unit => 5,
+                        3.. => 3,
+                        _ => 1,
                     };
+                    let mut c = start;
+                    while c < start + channels {
+                        c += match (taps, start + channels - c) {
+                            (5, _) => self.taps::<S, O, 1, 5, true>(simd, first, [c, ky, kx]),
+                            (3, 2..) if unit => self.taps::<S, O, 2, 3, true>(simd, first, [c, ky, kx]),
+                            (3, 2..) => self.taps::<S, O, 2, 3, false>(simd, first, [c, ky, kx]),
+                            (3, _) => self.taps::<S, O, 1, 3, false>(simd, first, [c, ky, kx]),
+                            (_, 4..) if unit => self.taps::<S, O, 4, 1, true>(simd, first, [c, ky, kx]),
+                            (_, 4..) => self.taps::<S, O, 4, 1, false>(simd, first, [c, ky, kx]),
+                            (_, _) => self.taps::<S, O, 1, 1, false>(simd, first, [c, ky, kx]),
+                        };
+                    }
+                    kx += taps;
                 }
-                kx += taps;
             }
         }
         O
