@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::simd::{scratch, vectorize, wide, wide_mut, wide_u32, wide_u32_mut};
+use super::simd::{registers, scratch, vectorize, wide, wide_mut, wide_u32, wide_u32_mut};
 use super::{Args, LANES, Launch, Range, Step, Twin, WORKGROUP, blocks};
 use crate::augment::Augment;
 use crate::error::Result;
@@ -210,13 +210,14 @@ struct Distortion {
     augment: Augment,
     /// Pixels between two nodes of the elastic field's lattice.
     spacing: f32,
-    /// Rows and columns of that lattice, from one node before the picture; none where there is no field.
-    nodes: [usize; 2],
+    /// Sixteens of columns of that lattice, from one node before the picture; none where there is no field.
+    nodes: usize,
     /// Of each node, row by row, what its random numbers are hashed from.
     details: Vec<Columns<u32>>,
     /// For each row of the picture, the first of the four rows of nodes that move it, and their weights in pixels.
     rows: Vec<(usize, [f32; 4])>,
-    /// For each column of nodes, the first sixteen columns of the picture that it moves, and the weights from there on.
+    /// For sixteen columns of the picture at a time, the first column of nodes that moves one of them, and the weights
+    /// of the columns of nodes from there on.
     columns: Vec<(usize, Vec<Columns<f32>>)>,
 }
 
@@ -244,7 +245,7 @@ struct Row {
     quad: Vec<Columns<u32>>,
     value: Vec<Columns<f32>>,
     /// The displacements of a row between two rows of nodes.
-    nodes: [Vec<f32>; 2],
+    nodes: [Vec<Columns<f32>>; 2],
     /// The sums of random bytes that the noise of a padded row is: of the first column of each tile, of the second…
     noise: [Vec<Columns<f32>>; TILE],
     /// 0, 1, 2…, as many as columns.
@@ -259,32 +260,26 @@ impl Distortion {
         let spacing = if elastic { augment.elastic.spacing() } else { 1.0 };
         let first = |at: usize| (at as f32 / spacing).floor() as usize;
         let count = |len: usize| if elastic { first(len - 1) + 4 } else { 0 };
-        let nodes = [count(g.height), count(g.width)];
+        let nodes = count(g.width).div_ceil(LANES);
         let weight = |at: usize, node: usize| spline(at as f32 / spacing - (node as f32 - 1.0));
         let row =
             |y: usize| (first(y), [0, 1, 2, 3].map(|n| augment.elastic.alpha * weight(y, first(y) + n)));
-        let column = |node: usize| {
-            let moved = |x: &usize| (first(*x)..first(*x) + 4).contains(&node);
-            let start = (0..g.width).find(moved).unwrap_or(0) / LANES;
-            let end = (0..g.width).rfind(moved).map_or(start, |last| last / LANES + 1);
-            let weights = |chunk: usize| std::array::from_fn(|i| weight(chunk * LANES + i, node));
+        let columns = |chunk: usize| {
+            let (start, end) = (first(chunk * LANES), first(((chunk + 1) * LANES).min(g.width) - 1) + 4);
+            let weights = |node: usize| std::array::from_fn(|i| weight(chunk * LANES + i, node));
             (start, (start..end).map(weights).collect())
         };
         // The shader counts nodes from the picture's corner.
-        let detail = |node: usize| {
-            let [j, i] = [node / nodes[1], node % nodes[1]].map(|at| at as u32);
-            (j << 16).wrapping_add(i).wrapping_sub(0x10001)
-        };
+        let detail = |j: usize, i: usize| ((j as u32) << 16).wrapping_add(i as u32).wrapping_sub(0x10001);
+        let details = |node: usize| std::array::from_fn(|i| detail(node / nodes, node % nodes * LANES + i));
         Distortion {
             g,
             augment,
             spacing,
             nodes,
-            details: (0..(nodes[0] * nodes[1]).div_ceil(LANES))
-                .map(|chunk| std::array::from_fn(|i| detail(chunk * LANES + i)))
-                .collect(),
+            details: (0..count(g.height) * nodes).map(details).collect(),
             rows: if elastic { (0..g.height).map(row).collect() } else { Vec::new() },
-            columns: (0..nodes[1]).map(column).collect(),
+            columns: if elastic { (0..g.width.div_ceil(LANES)).map(columns).collect() } else { Vec::new() },
         }
     }
 
@@ -307,7 +302,7 @@ impl Distortion {
     /// Floating-point operations a pixel: 8 for its place, 11 between its neighbours, 3 to normalise; the share of a
     /// column in at least five columns of nodes; the noise.
     fn flop(&self) -> u64 {
-        let field = if self.nodes[1] > 0 { 5 * (4 * 4 / TILE as u64 + 12 + 4) } else { 0 };
+        let field = if self.nodes > 0 { 5 * (4 * 4 / TILE as u64 + 12 + 4) } else { 0 };
         let noise = if self.augment.noise > 0.0 { 3 } else { 0 };
         22 + field + noise
     }
@@ -319,7 +314,7 @@ impl Distortion {
             let rows = block * LANES..(step.count as usize).min((block + 1) * LANES);
             let images: Vec<u32> = rows.map(|row| order[step.cursor as usize + row]).collect();
             let mut fates: Vec<Fate> = images.iter().map(|&image| self.fate(step.seed, image)).collect();
-            let mut row = Row::new(g, self.nodes[1]);
+            let mut row = Row::new(g, self.nodes);
             scratch(LANES * (g.height + 2) * (g.width + 2), |quads| {
                 let quads = bytemuck::cast_slice_mut(quads);
                 vectorize(Block {
@@ -381,19 +376,31 @@ impl Distortion {
         row.place[0].copy_from_slice(&row.columns);
         row.place[1].fill([y as f32; LANES]);
         if let Some((first, weights)) = self.rows.get(y) {
-            for ((places, sums), nodes) in row.place.iter_mut().zip(&mut row.nodes).zip(&fate.nodes) {
-                let lines = nodes.as_flattened()[first * self.nodes[1]..].chunks_exact(self.nodes[1]);
-                sums.fill(0.0);
-                for (line, &weight) in lines.zip(weights) {
-                    for (sum, &node) in sums.iter_mut().zip(line) {
-                        *sum += weight * node;
+            for (sums, nodes) in row.nodes.iter_mut().zip(&fate.nodes) {
+                let sums = wide_mut::<S>(sums.as_flattened_mut());
+                let lines = wide::<S>(nodes[first * self.nodes..].as_flattened());
+                for i in 0..sums.len() {
+                    let mut sum = simd.splat_f32s(0.0);
+                    for (line, &weight) in lines.chunks_exact(sums.len()).zip(weights) {
+                        sum = simd.mul_add_e_f32s(simd.splat_f32s(weight), line[i], sum);
                     }
+                    sums[i] = sum;
                 }
-                for (&sum, (start, weights)) in sums.iter().zip(&self.columns) {
-                    let places = wide_mut::<S>(places[*start..].as_flattened_mut());
-                    for (place, &weight) in places.iter_mut().zip(wide::<S>(weights.as_flattened())) {
-                        *place = simd.mul_add_e_f32s(weight, simd.splat_f32s(sum), *place);
+            }
+            let [sums_x, sums_y] = &row.nodes;
+            let (sums_x, sums_y) = (sums_x.as_flattened(), sums_y.as_flattened());
+            let [places_x, places_y] = &mut row.place;
+            for ((x, y), (first, weights)) in places_x.iter_mut().zip(places_y).zip(&self.columns) {
+                let (x, y) = (wide_mut::<S>(x), wide_mut::<S>(y));
+                let weights = wide::<S>(weights.as_flattened());
+                for i in 0..registers::<S>() {
+                    let (mut to_x, mut to_y) = (x[i], y[i]);
+                    let sums = sums_x[*first..].iter().zip(&sums_y[*first..]);
+                    for (weights, (&sum_x, &sum_y)) in weights.chunks_exact(registers::<S>()).zip(sums) {
+                        to_x = simd.mul_add_e_f32s(weights[i], simd.splat_f32s(sum_x), to_x);
+                        to_y = simd.mul_add_e_f32s(weights[i], simd.splat_f32s(sum_y), to_y);
                     }
+                    (x[i], y[i]) = (to_x, to_y);
                 }
             }
         }
@@ -634,7 +641,7 @@ impl Row {
             at: vec![[0; LANES]; chunks],
             quad: vec![[0; LANES]; chunks],
             value: floats(),
-            nodes: [vec![0.0; nodes], vec![0.0; nodes]],
+            nodes: [vec![[0.0; LANES]; nodes], vec![[0.0; LANES]; nodes]],
             noise: std::array::from_fn(|_| vec![[0.0; LANES]; tiles]),
             columns: (0..chunks).map(|chunk| number(chunk).map(|at| at as f32)).collect(),
             numbers: (0..tiles).map(number).collect(),
