@@ -66,7 +66,7 @@ impl Augment {
     /// What digits undergo within a few epochs.
     pub const LIGHT: Augment = Augment { shift: 1.0, rotate: 8.0, scale: 0.08, ..Augment::NONE };
 
-    /// For many epochs.
+    /// Harder: sheared, elastic and with a hole, too.
     pub const STRONG: Augment = Augment {
         shift: 2.0,
         rotate: 12.0,
