@@ -50,6 +50,7 @@ pub mod error;
 pub mod fit;
 pub mod kernels;
 pub mod network;
+pub mod pace;
 pub mod plan;
 pub mod read;
 pub mod train;

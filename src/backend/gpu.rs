@@ -302,6 +302,12 @@ impl Gpu {
         &self.device
     }
 
+    /// The buffer that a range lies in, at four bytes a word, to be bound in passes of the caller's own on the same
+    /// device: read-only storage, or the source of a copy. What is written to it there is the caller's affair.
+    pub fn buffer(&self, range: Range) -> &wgpu::Buffer {
+        &self.buffers[range.buffer.0]
+    }
+
     /// Dispatches recorded so far, counted where they are recorded.
     pub fn dispatched(&self) -> u64 {
         self.dispatched
