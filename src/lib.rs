@@ -44,11 +44,14 @@
 
 pub mod augment;
 pub mod backend;
+pub mod check;
 pub mod checkpoint;
 pub mod data;
 pub mod error;
 pub mod fit;
+pub mod inspect;
 pub mod kernels;
+pub mod model;
 pub mod network;
 pub mod pace;
 pub mod plan;
