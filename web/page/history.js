@@ -1,7 +1,7 @@
 // The curves' points: every step is counted, a bounded number of points is kept.
 
 const POINTS = 4096;
-const DECAY = 0.98; // of the smoothing, per step
+const DECAY = 0.95; // of the smoothing, per step
 
 // Points of `stride` steps each; when there is no more room, neighbours are merged and the stride doubles.
 export class History {

@@ -178,9 +178,10 @@ async function open(device, { weights, base = 0, name } = {}) {
     lab = { ...answer, settings, kind: device, file: name };
   } catch (error) {
     wanted = false;
-    if (device === "gpu" && ["Device", "DeviceLost"].includes(error.name)) {
+    if (device === "gpu" && ["NoGpu", "Device", "DeviceLost"].includes(error.name)) {
       setPhase("nogpu");
-      banner.show("This page finds no GPU", withoutGpu(error.message), [
+      const none = error.name === "NoGpu";
+      banner.show(none ? "This page finds no GPU" : "The GPU cannot run this", none ? withoutGpu(error.message) : [error.message], [
         ["use-cpu", "Train on the CPU instead", () => {
           $("run-on").value = "cpu";
           open("cpu", { weights, base, name }).catch(() => {});
@@ -194,9 +195,10 @@ async function open(device, { weights, base = 0, name } = {}) {
   }
   run.perEpoch = lab.perEpoch;
   run.totalSteps = lab.totalSteps;
+  if (lab.adapter) lab.device = [lab.adapter.name || "a GPU", lab.adapter.kind].filter(Boolean).join(", ");
   $("device").textContent = `Runs on ${lab.device}.`;
   if (lab.adapter?.kind?.startsWith("software")) {
-    banner.show("A software adapter", [`The browser found no GPU: “${lab.adapter.name || "it"}” computes WebGPU on the processor. It is right, but slow: the CPU backend is faster.`], [
+    banner.show("A software adapter", [`The browser found no GPU: “${lab.adapter.name || "software"}” computes WebGPU on the processor. It is right, but slow: the CPU backend is faster.`], [
       ["use-cpu", "Train on the CPU instead", () => {
         $("run-on").value = "cpu";
         reset().catch(() => {});
@@ -525,7 +527,6 @@ setInterval(() => phase === "training" && tell(), 10000);
 
 function showAbout() {
   const rows = [["Device", lab.device]];
-  if (lab.adapter) rows.push(["Adapter", [lab.adapter.name, lab.adapter.kind, lab.adapter.backend].filter(Boolean).join(", ")]);
   rows.push(["Launches a step", integer(lab.launches)], ["Memory of the plan", megabytes(lab.bytes)], ["Steps of the run", integer(lab.totalSteps)]);
   if (lab.file) rows.push(["Weights from", lab.file]);
   $("about").replaceChildren(...rows.flatMap(([name, value]) => {

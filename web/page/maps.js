@@ -22,15 +22,16 @@ function largest(values) {
   return most;
 }
 
-// Paints `count` tiles of rows × columns side by side, `across` in a row.
-function paint(canvas, values, count, rows, columns, across) {
+// Paints `count` tiles of rows × columns side by side, `across` in a row; or, with `downwards`, the first tiles below
+// each other.
+function paint(canvas, values, { count, rows, columns, across, downwards }) {
   const gap = rows * columns > 1 ? 1 : 0;
   const [width, height] = [across * (columns + gap) - gap, Math.ceil(count / across) * (rows + gap) - gap];
   if (canvas.width !== width || canvas.height !== height) {
     canvas.width = width;
     canvas.height = height;
     // Whole multiples keep the pixels square and sharp; style.css bounds the width.
-    const factor = Math.max(1, Math.min(rows > 8 ? 3 : 8, Math.floor(620 / width)));
+    const factor = Math.max(1, Math.min(rows > 8 ? 3 : 6, Math.floor(620 / width)));
     canvas.style.width = `${width * factor}px`;
   }
   const context = canvas.getContext("2d");
@@ -39,8 +40,9 @@ function paint(canvas, values, count, rows, columns, across) {
   const most = largest(values);
   const factor = most > 0 ? 255 / most : 0;
   for (let tile = 0, from = 0; tile < count; tile++) {
-    const top = Math.floor(tile / across) * (rows + gap);
-    const left = tile % across * (columns + gap);
+    const down = count / across;
+    const top = (downwards ? tile % down : Math.floor(tile / across)) * (rows + gap);
+    const left = (downwards ? Math.floor(tile / down) : tile % across) * (columns + gap);
     for (let row = 0; row < rows; row++) {
       for (let column = 0; column < columns; column++) {
         pixels[(top + row) * width + left + column] = table[255 + Math.round(values[from++] * factor)];
@@ -91,11 +93,13 @@ const MOST_TILES = 256;
 function show(parent, list) {
   const names = new Set(list.map((item) => item.name));
   for (const old of [...parent.children]) if (!names.has(old.dataset.key)) old.remove();
-  for (const { name, count, rows, columns, across, values, about } of list) {
+  for (const { name, values, about, ...tiles } of list) {
+    const { count, rows, columns, across } = tiles;
     const made = figure(parent, name);
     const [caption, canvas] = made.children;
     const shown = Math.min(count, MOST_TILES);
-    const most = paint(canvas, values.subarray(0, shown * rows * columns), shown, rows, columns, Math.min(across, shown));
+    const cut = { ...tiles, count: shown, across: Math.min(across, shown), downwards: tiles.downwards && shown === count };
+    const most = paint(canvas, values.subarray(0, shown * rows * columns), cut);
     const some = shown < count ? `, the first ${shown} of them` : "";
     caption.textContent = `${name}  ${about}${some}  ±${most.toPrecision(2)}`;
     canvas.setAttribute("aria-label", `${caption.textContent}`);
@@ -109,8 +113,9 @@ export function showParameters(parent, parameters, what) {
     const about = shape.join("×");
     if (shape.length === 4) {
       const [outputs, inputs, rows, columns] = shape;
-      // One row of tiles an output channel, unless there is one input only.
-      list.push({ name, values, about, count: outputs * inputs, rows, columns, across: inputs === 1 ? 16 : Math.min(inputs, 32) });
+      // A column of tiles is an output channel, a row an input channel.
+      const downwards = inputs > 1 && outputs <= 32;
+      list.push({ name, values, about, count: outputs * inputs, rows, columns, across: downwards ? outputs : 16, downwards });
     } else if (shape.length === 2 && shape[0] * shape[1] <= 1 << 16) {
       list.push({ name, values, about, count: 1, rows: shape[0], columns: shape[1], across: 1 });
     }

@@ -150,9 +150,15 @@ function close() {
 function bounded(promise, ms, message) {
   let timer;
   const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(Object.assign(new Error(message), { name: "Device" })), ms);
+    timer = setTimeout(() => reject(new Error(message)), ms);
   });
   return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+}
+
+// What the browser tells of its adapter, where it gives no description: maker and architecture.
+async function adapterName() {
+  const { info } = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" }) ?? {};
+  return info ? [info.vendor, info.architecture, info.device].filter(Boolean).join(" ") : "";
 }
 
 const commands = {
@@ -169,16 +175,21 @@ const commands = {
     close();
     let adapter;
     if (device === "gpu") {
-      if (!navigator.gpu) throw Object.assign(new Error("this browser has no WebGPU"), { name: "Device" });
-      const wait = `the browser has not found an adapter within ${ADAPTER_WAIT / 1000} s`;
-      adapter = JSON.parse(await bounded(wasm.adapter(), ADAPTER_WAIT, wait));
+      try {
+        if (!navigator.gpu) throw new Error("this browser has no WebGPU");
+        const wait = `the browser has not found an adapter within ${ADAPTER_WAIT / 1000} s`;
+        adapter = JSON.parse(await bounded(wasm.adapter(), ADAPTER_WAIT, wait));
+        if (!adapter.name) adapter.name = await adapterName();
+      } catch (error) {
+        throw Object.assign(new Error(error.message), { name: "NoGpu" });
+      }
     }
     const text = JSON.stringify(settings);
     lab = weights ? await wasm.Lab.load(data, text, device, weights) : await wasm.Lab.open(data, text, device);
     run = { base, step: base, images, ms, since: 0, testImages: Math.min(settings.test_images, data.test_len) };
     pace = new Pace();
     fresh = true;
-    probe = { at: 0, cost: 0 };
+    probe = { at: now(), cost: 0 };
     keep = { at: -Infinity, cost: 0, step: -1 };
     rate = wanted;
     if (rate !== undefined) lab.set_learning_rate(rate);
