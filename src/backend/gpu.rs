@@ -157,6 +157,25 @@ pub async fn adapters() -> Vec<wgpu::Adapter> {
     instance.enumerate_adapters(wgpu::Backends::all()).await
 }
 
+/// Whether an adapter grants all that the kernels may ask for.
+pub fn suffices(adapter: &wgpu::Adapter) -> bool {
+    wgpu::Limits::default().check_limits(&adapter.limits())
+}
+
+/// The best of the adapters that suffice: a discrete GPU before an integrated one before any other; a software
+/// adapter only if it is asked for, and then last.
+pub fn best(adapters: &[wgpu::Adapter], software: bool) -> Option<&wgpu::Adapter> {
+    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let usable = |adapter: &&wgpu::Adapter| suffices(adapter) && (software || rank(adapter) < 4);
+    adapters.iter().filter(usable).min_by_key(|adapter| rank(adapter))
+}
+
 struct Scopes([wgpu::ErrorScopeGuard; 3]);
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -443,9 +462,9 @@ impl Gpu {
             }
             encoder.resolve_query_set(&queries, 0..query, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, 8 * u64::from(count));
-            self.device.queue.submit([encoder.finish()]);
+            let submission = self.device.queue.submit([encoder.finish()]);
             self.dispatched += u64::from(query / 2);
-            let mapping = Mapping::new(&self.device, staging);
+            let mapping = Mapping::new(&self.device, staging, submission);
             self.caught.extend(scopes.pop());
             let words = Readback::waiting(mapping).await?;
             let ticks = |pair: &[u32]| u64::from(pair[0]) | u64::from(pair[1]) << 32;
@@ -476,8 +495,8 @@ impl Gpu {
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
         let buffer = &self.buffers[range.buffer.0];
         encoder.copy_buffer_to_buffer(buffer, 4 * range.start as u64, &staging, 0, size);
-        self.device.queue.submit([encoder.finish()]);
-        let mapping = Mapping::new(&self.device, staging);
+        let submission = self.device.queue.submit([encoder.finish()]);
+        let mapping = Mapping::new(&self.device, staging, submission);
         self.caught.extend(scopes.pop());
         match self.report() {
             Ok(()) => Readback::waiting(mapping),
@@ -653,6 +672,9 @@ fn bind(
 pub struct Mapping {
     device: Device,
     staging: wgpu::Buffer,
+    /// The submission that fills the buffer.
+    #[cfg(not(target_arch = "wasm32"))]
+    submission: wgpu::SubmissionIndex,
     state: Arc<Mutex<Mapped>>,
     #[cfg(not(target_arch = "wasm32"))]
     watched: bool,
@@ -665,7 +687,9 @@ struct Mapped {
 }
 
 impl Mapping {
-    fn new(device: &Device, staging: wgpu::Buffer) -> Mapping {
+    fn new(device: &Device, staging: wgpu::Buffer, submission: wgpu::SubmissionIndex) -> Mapping {
+        #[cfg(target_arch = "wasm32")]
+        let _ = submission;
         let state = Arc::new(Mutex::new(Mapped::default()));
         let told = state.clone();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
@@ -678,6 +702,8 @@ impl Mapping {
         Mapping {
             device: device.clone(),
             staging,
+            #[cfg(not(target_arch = "wasm32"))]
+            submission,
             state,
             #[cfg(not(target_arch = "wasm32"))]
             watched: false,
@@ -708,10 +734,13 @@ impl Mapping {
         #[cfg(not(target_arch = "wasm32"))]
         if !std::mem::replace(&mut self.watched, true) {
             let (device, state) = (self.device.device.clone(), self.state.clone());
+            // Not for all that was submitted: the device's owner may be far ahead by then.
+            let wait =
+                wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
             // Natively someone has to wait for the device: a thread does, so that no executor has to.
             let watch = std::thread::Builder::new().name("lenet readback".into());
             let spawned = watch.spawn(move || {
-                let _ = device.poll(wgpu::PollType::wait_indefinitely());
+                let _ = device.poll(wait);
                 if let Some(waker) = state.lock().unwrap_or_else(PoisonError::into_inner).waker.take() {
                     waker.wake();
                 }
