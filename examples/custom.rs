@@ -69,7 +69,8 @@ fn shapes(name: &str, count: usize, seed: u64) -> Result<Dataset> {
 fn train(trainer: &mut Trainer, mut go_on: impl FnMut(u64, f64, f64) -> bool) -> Result<()> {
     while trainer.advance(20)? != Advance::Done {
         if let Some(Event::Steps { first, metrics, .. }) = block_on(trainer.event())? {
-            let mean = |of: &dyn Fn(usize) -> f64| (0..metrics.len()).map(of).sum::<f64>() / metrics.len() as f64;
+            let mean =
+                |of: &dyn Fn(usize) -> f64| (0..metrics.len()).map(of).sum::<f64>() / metrics.len() as f64;
             let loss = mean(&|i| metrics[i].loss());
             let accuracy = mean(&|i| metrics[i].accuracy());
             if !go_on(first + metrics.len() as u64 - 1, loss, accuracy) {
@@ -85,8 +86,10 @@ fn train(trainer: &mut Trainer, mut go_on: impl FnMut(u64, f64, f64) -> bool) ->
 fn save(session: &mut Session, path: &std::path::Path) -> Result<()> {
     let flat = block_on(session.parameters())?;
     let plan = session.plan();
-    let tensors: Vec<_> =
-        plan.split(&flat).map(|(tensor, values)| (tensor.name.clone(), tensor.shape.clone(), values)).collect();
+    let tensors: Vec<_> = plan
+        .split(&flat)
+        .map(|(tensor, values)| (tensor.name.clone(), tensor.shape.clone(), values))
+        .collect();
     let network = [("network".to_string(), plan.network.text())].into();
     write_atomically(path, &encode(&tensors, &network)?)
 }

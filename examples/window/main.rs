@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use lenet::backend::{Answer, Backend, gpu};
 use lenet::data::Split;
 use lenet::pace::Pace;
@@ -306,9 +307,8 @@ impl Shown {
             ..Default::default()
         }))
         .map_err(|error| error.to_string())?;
-        let (device, queue) =
-            pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))
-                .map_err(|error| error.to_string())?;
+        let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor::default()))
+            .map_err(|error| error.to_string())?;
         // Without handlers of its own, wgpu panics.
         let trouble: Arc<Mutex<Option<String>>> = Arc::default();
         let told = trouble.clone();
@@ -495,7 +495,8 @@ impl Shown {
                     _ => "",
                 };
                 let (step, all) = (history.step, trainer.total_steps());
-                format!("step {step}/{all}  epoch {}  {rate:.0} images/s{state}", history.epoch + 1)
+                let epoch = (history.epoch + 1).min(trainer.settings().epochs);
+                format!("step {step}/{all}  epoch {epoch}  {rate:.0} images/s{state}")
             }
         };
         scene.text([20.0, 36.0], FAINT, &status);
@@ -511,9 +512,10 @@ impl Shown {
         let share = |accuracy: f32| (accuracy - 0.8) / 0.2;
         let lines = [(0.25, "85"), (0.5, "90"), (0.75, "95")];
         let title = history.smooth.map_or("accuracy".to_string(), |(_, accuracy)| {
-            let test = history.tests.last().map_or(String::new(), |(_, test)| {
-                format!("   test {:.2} %", 100.0 * test.accuracy())
-            });
+            let test = history
+                .tests
+                .last()
+                .map_or(String::new(), |(_, test)| format!("   test {:.2} %", 100.0 * test.accuracy()));
             format!("accuracy {:.1} %{test}", 100.0 * accuracy)
         });
         panel(&mut scene, ACCURACY, &title, lines);
@@ -550,7 +552,8 @@ impl Shown {
     /// Test pictures, each with the class that the network answers, in green if it is right.
     fn digits(&self, scene: &mut Scene) {
         let test = &self.data.test;
-        let answers = self.answers.as_ref().filter(|(page, _)| *page == self.page).map(|(_, answers)| answers);
+        let answers =
+            self.answers.as_ref().filter(|(page, _)| *page == self.page).map(|(_, answers)| answers);
         let right = |i: usize| answers.map(|answers| answers[i] == test.labels[self.page + i]);
         let title = match answers {
             Some(_) => {
@@ -641,8 +644,13 @@ impl Shown {
                 return Err(format!("the panel {name} is blank: it has {} colours", colours.len()));
             }
         }
-        let rgb = image::DynamicImage::from(picture).to_rgb8();
-        rgb.save(path).map_err(|error| format!("{path}: {error}"))
+        let mut png = Vec::new();
+        let encoder = PngEncoder::new_with_quality(&mut png, CompressionType::Best, FilterType::NoFilter);
+        image::DynamicImage::from(picture)
+            .to_rgb8()
+            .write_with_encoder(encoder)
+            .map_err(|error| error.to_string())?;
+        std::fs::write(path, png).map_err(|error| format!("{path}: {error}"))
     }
 }
 
@@ -653,7 +661,7 @@ fn panel(scene: &mut Scene, rect: [f32; 4], title: &str, lines: [(f32, &str); 3]
     for (height, name) in lines {
         let y = rect[1] + (1.0 - height) * rect[3];
         scene.fill([rect[0], y, rect[2], 1.0], GRID);
-        scene.text([rect[0] + rect[2] - 12.0 * name.len() as f32, y - 16.0], GRID.map(|part| part + 40), name);
+        scene.text([rect[0] + 4.0, y - 16.0], GRID.map(|part| part + 40), name);
     }
 }
 

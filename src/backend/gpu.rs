@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -119,15 +120,32 @@ impl Device {
         }
     }
 
-    fn error(&self, error: &wgpu::Error) -> Error {
-        match self.check() {
-            Err(lost) => lost,
-            // A lent device has its owner's handler: there the message is all there is.
-            Ok(()) if ["lost", "destroyed"].iter().any(|word| error.to_string().contains(word)) => {
-                Error::DeviceLost(error.to_string())
-            }
-            Ok(()) => Error::Device(error.to_string()),
+    /// What an error of the device is: its loss, which is kept for all later calls, or the error itself.
+    fn error(&self, error: &dyn std::fmt::Display) -> Error {
+        if self.check().is_ok() && self.is_gone() {
+            let reason = "its owner's handler was told why, if it has one".to_string();
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         }
+        self.check().err().unwrap_or_else(|| Error::Device(error.to_string()))
+    }
+
+    /// Whether a device, possibly one whose loss only its owner's handler is told, takes no work any more: then not
+    /// even the smallest buffer can be mapped.
+    fn is_gone(&self) -> bool {
+        let scopes = self.scopes();
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("probe"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let refused = Arc::new(AtomicBool::new(false));
+        let told = refused.clone();
+        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+            told.store(result.is_err(), Ordering::Relaxed);
+        });
+        drop(scopes.pop());
+        refused.load(Ordering::Relaxed)
     }
 
     /// Opens error scopes; the future of what they catch comes from [`Scopes::pop`].
@@ -718,12 +736,12 @@ impl Mapping {
         match (result, polled) {
             (Some(Ok(())), _) => Some(match self.staging.get_mapped_range(..) {
                 Ok(view) => Ok(bytemuck::pod_collect_to_vec::<u8, u32>(&view)),
-                Err(error) => Err(Error::Device(error.to_string())),
+                Err(error) => Err(self.device.error(&error)),
             }),
             (Some(Err(error)), _) => {
                 Some(Err(self.device.check().err().unwrap_or_else(|| Error::DeviceLost(error.to_string()))))
             }
-            (None, Err(error)) => Some(Err(Error::Device(error.to_string()))),
+            (None, Err(error)) => Some(Err(self.device.error(&error))),
             (None, Ok(_)) => self.device.check().err().map(Err),
         }
     }
