@@ -361,8 +361,12 @@ impl Session {
     /// is.
     ///
     /// # Errors
-    /// What the device reports, with the answer.
+    /// With the answer: [`Error::Settings`] when the plan was made for fewer images, and what the device reports.
     pub fn evaluate(&mut self, images: usize) -> Answer<Metrics> {
+        let most = self.plan.options.eval_images;
+        if images > most {
+            return Answer::failed(Error::Settings(format!("{images} images to evaluate, there are {most}")));
+        }
         let mut steps = self.evaluation_steps(0..images);
         match self.queue(Phase::Evaluate, &mut steps) {
             Ok(readbacks) => Answer::new(readbacks, Metrics::default(), |metrics, words| {
@@ -513,7 +517,8 @@ impl Trainer {
         }
     }
 
-    /// Puts the data and fresh weights in place. The session's plan must be made with [`Trainer::options`].
+    /// Puts the data and fresh weights in place. The session's plan must be made with [`Trainer::options`], for at
+    /// least as many images; the session may be that of an earlier trainer.
     ///
     /// # Errors
     /// [`Error::Settings`] and [`Error::Network`] when something is out of range or does not fit together.
@@ -526,6 +531,20 @@ impl Trainer {
         settings.check()?;
         if train.is_empty() || evaluation.is_empty() {
             return Err(Error::Settings("there are no images to train on or to evaluate".into()));
+        }
+        let made = &session.plan.options;
+        let (train_images, eval_images) = (made.train_images, made.eval_images);
+        if train.len() > train_images || evaluation.len() > eval_images {
+            return Err(Error::Settings(format!(
+                "{} and {} images are more than the {train_images} and {eval_images} that the plan was made for",
+                train.len(),
+                evaluation.len()
+            )));
+        }
+        let (fuse, reuse, fill) = (made.fuse, made.reuse, made.fill);
+        let same = Trainer::options(&settings, train, evaluation);
+        if (Options { fuse, reuse, fill, train_images, eval_images, ..same }) != *made {
+            return Err(Error::Settings("the plan was made for other settings than the trainer's".into()));
         }
         let network = session.plan.network.clone();
         for data in [train, evaluation] {

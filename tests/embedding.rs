@@ -447,3 +447,20 @@ fn answers_arrive_without_waiting_and_in_order() {
     assert!(matches!(block_on(session.predict(&[0; 783])), Err(Error::Settings(_))));
     assert!(block_on(session.predict(&[])).expect("no probabilities").is_empty());
 }
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let [train, test] = data();
+    let mut trainer = trainer(None, 0).expect("a trainer");
+    assert!(matches!(block_on(trainer.session().evaluate(71)), Err(Error::Settings(_))));
+    assert_eq!(block_on(trainer.session().evaluate(70)).expect("metrics").count, 70);
+    let mut session = trainer.into_session();
+    for other in [Settings { batch: 64, ..settings(0) }, Settings { smoothing: 0.1, ..settings(0) }] {
+        let refused = Trainer::new(session, other, train, test);
+        assert!(matches!(refused, Err(Error::Settings(_))), "a plan for other settings");
+        let plan = plan(0);
+        session = Session::new(plan, Backend::cpu(&self::plan(0).program));
+    }
+    let refused = Trainer::new(session, settings(0), test, train);
+    assert!(matches!(refused, Err(Error::Settings(_))), "more images than the plan has room for");
+}

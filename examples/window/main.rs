@@ -574,11 +574,11 @@ impl Shown {
                 Some(false) => RED,
                 None => FAINT,
             };
-            scene.fill([x, y, 52.0, 52.0], colour.map(|part| part / 2));
+            scene.fill([x, y, 52.0, 52.0], half(colour));
             let first = (self.page + i) * test.pixels();
             scene.digit([x + 2.0, y + 2.0, 48.0, 48.0], first, test.width, INK);
             if let Some(answers) = answers {
-                scene.fill([x + 38.0, y + 34.0, 14.0, 18.0], colour.map(|part| part / 2));
+                scene.fill([x + 38.0, y + 34.0, 14.0, 18.0], half(colour));
                 scene.text([x + 40.0, y + 36.0], INK, &answers[i].to_string());
             }
         }
@@ -631,17 +631,24 @@ impl Shown {
     /// Saves what the window showed last, if every panel shows something.
     fn screenshot(&self, path: &str) -> Result<(), String> {
         let picture = self.painter.picture()?;
-        for (name, panel) in
-            [("loss", LOSS), ("accuracy", ACCURACY), ("filters", FILTERS), ("digits", DIGITS)]
-        {
+        let pixels = |panel: [f32; 4]| {
             let [x, y, width, height] = panel.map(|side| side as u32);
-            let colours: std::collections::HashSet<[u8; 4]> = (y..y + height)
-                .flat_map(|y| (x..x + width).map(move |x| (x, y)))
-                .map(|(x, y)| picture.get_pixel(x, y).0)
-                .filter(|&colour| colour != GROUND)
-                .collect();
-            if colours.len() < 16 {
-                return Err(format!("the panel {name} is blank: it has {} colours", colours.len()));
+            let places = (y..y + height).flat_map(move |y| (x..x + width).map(move |x| (x, y)));
+            places.map(|(x, y)| picture.get_pixel(x, y).0).filter(|&colour| colour != GROUND)
+        };
+        let has = |panel, colours: &[[u8; 3]]| {
+            pixels(panel).filter(|[r, g, b, _]| colours.contains(&[*r, *g, *b])).count()
+        };
+        let shades = pixels(FILTERS).collect::<std::collections::HashSet<_>>().len();
+        for (what, found, expected) in [
+            ("pixels of the loss's curve", has(LOSS, &[ORANGE]), 100),
+            ("pixels of the accuracy's curve", has(ACCURACY, &[ORANGE]), 100),
+            ("pixels of the digits", has(DIGITS, &[INK]), 1000),
+            ("pixels of what was answered", has(DIGITS, &[GREEN, RED].map(half)), 1000),
+            ("shades in the filters", shades, 16),
+        ] {
+            if found < expected {
+                return Err(format!("the picture has {found} {what}, expected {expected} or more"));
             }
         }
         let mut png = Vec::new();
@@ -675,6 +682,11 @@ async fn trainer(device: gpu::Device, data: &Split) -> lenet::Result<Trainer> {
     let plan = Plan::new(&Network::preset("lenet5")?, &options)?;
     let backend = Backend::gpu(&device, &plan.program).await?;
     Trainer::new(Session::new(plan, backend), settings(0), train, test)
+}
+
+/// A colour at half its brightness.
+fn half(colour: [u8; 3]) -> [u8; 3] {
+    colour.map(|part| part / 2)
 }
 
 /// Keeps the first message.

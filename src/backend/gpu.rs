@@ -698,6 +698,14 @@ pub struct Mapping {
     watched: bool,
 }
 
+/// Wakes whoever waits, without holding the lock: the waker may ask at once.
+fn wake(state: &Mutex<Mapped>) {
+    let waker = state.lock().unwrap_or_else(PoisonError::into_inner).waker.take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
 #[derive(Default)]
 struct Mapped {
     result: Option<Result<(), wgpu::BufferAsyncError>>,
@@ -711,11 +719,8 @@ impl Mapping {
         let state = Arc::new(Mutex::new(Mapped::default()));
         let told = state.clone();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let mut state = told.lock().unwrap_or_else(PoisonError::into_inner);
-            state.result = Some(result);
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
+            told.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
+            wake(&told);
         });
         Mapping {
             device: device.clone(),
@@ -759,9 +764,7 @@ impl Mapping {
             let watch = std::thread::Builder::new().name("lenet readback".into());
             let spawned = watch.spawn(move || {
                 let _ = device.poll(wait);
-                if let Some(waker) = state.lock().unwrap_or_else(PoisonError::into_inner).waker.take() {
-                    waker.wake();
-                }
+                self::wake(&state);
             });
             if spawned.is_err() {
                 // Without a thread the executor has to ask again by itself.

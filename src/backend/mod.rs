@@ -161,6 +161,9 @@ impl Future for Readback {
     }
 }
 
+/// Takes the words of the next read-back in.
+type Add<T> = Box<dyn FnMut(&mut T, Vec<u32>) + Send>;
+
 /// Something made of one read-back or several, on its way: a future, and also something to ask now and then.
 ///
 /// It belongs to no one: the session that gave it may go on, and a dropped answer disturbs nothing. What was queued
@@ -170,7 +173,7 @@ pub struct Answer<T> {
     readbacks: VecDeque<Readback>,
     /// What has been made of those that have; nothing once it was given.
     made: Option<Result<T>>,
-    add: Box<dyn FnMut(&mut T, Vec<u32>) + Send>,
+    add: Add<T>,
 }
 
 impl<T> Answer<T> {
