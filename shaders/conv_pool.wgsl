@@ -169,19 +169,19 @@ fn line(p: Picture, c: u32, y: i32, x: i32) -> Line {
     let row = y - i32(BORDER);
     // What lies left or right of the picture is not used, so that it may be anything, before the first one too.
     let at = i32(p.start) + (i32(c) * height + clamp(row, 0, height - 1)) * i32(IN_WIDTH - 2u * BORDER) + x - i32(BORDER);
-    return Line(at >> 2u, u32(at & 3) * 8u, row >= 0 && row < height, !p.there || PAD_HEIGHT > 0u && u32(y) >= IN_HEIGHT);
+    return Line(at >> 2u, u32(at & 3) * 8u, row >= 0 && row < height, !p.there || (PAD_HEIGHT > 0u && u32(y) >= IN_HEIGHT));
 }
 
 // Four bytes that start `shift` bits into a word.
 fn joined(low: u32, high: u32, shift: u32) -> u32 {
     // A shift by 32 is none in WGSL.
-    return select(low >> shift | high << (32u - shift), low, shift == 0u);
+    return select((low >> shift) | (high << (32u - shift)), low, shift == 0u);
 }
 
 // Byte `k` of a word as column `x` of the line.
 fn grey(word: u32, k: u32, x: i32, l: Line) -> f32 {
-    let value = select(0.0, f32(word >> (8u * k) & 255u), l.inside && u32(x) - BORDER < IN_WIDTH - 2u * BORDER);
-    let zero = l.zero || PAD_WIDTH > 0u && u32(x) >= IN_WIDTH;
+    let value = select(0.0, f32((word >> (8u * k)) & 255u), l.inside && u32(x) - BORDER < IN_WIDTH - 2u * BORDER);
+    let zero = l.zero || (PAD_WIDTH > 0u && u32(x) >= IN_WIDTH);
     return select((value / 255.0 - MEAN) / DEVIATION, 0.0, zero);
 }
 
@@ -764,7 +764,7 @@ fn spread(t: Pair, o: u32, c: u32, ky: i32, dz: Pool) -> Pair {
 
 fn store_input_grad(block: u32, c: u32, y: u32, x: u32, lane: u32, value: vec2<f32>) {
     // What divides is known to the compiler.
-    if (IN_HEIGHT % 2u != 0u && y >= IN_HEIGHT || IN_WIDTH % IN_COLUMNS != 0u && x >= IN_WIDTH) {
+    if ((IN_HEIGHT % 2u != 0u && y >= IN_HEIGHT) || (IN_WIDTH % IN_COLUMNS != 0u && x >= IN_WIDTH)) {
         return;
     }
     let at = (((block * IN_CHANNELS + c) * IN_HEIGHT + y) * IN_WIDTH + x) * LANES + lane;

@@ -72,7 +72,7 @@ fn holds_image(row: u32) -> bool {
 fn label_of(row: u32) -> u32 {
     let image = row / LANES / POSITIONS * LANES + row % LANES;
     let at = order[step.cursor + image] * POSITIONS + row / LANES % POSITIONS;
-    return labels[at / 4u] >> (at % 4u * 8u) & 255u;
+    return (labels[at / 4u] >> (at % 4u * 8u)) & 255u;
 }
 
 fn softmax_of(start: u32, rubbish: bool) -> Softmax {

@@ -40,12 +40,15 @@
 
 pub mod augment;
 pub mod backend;
+pub mod check;
 pub mod checkpoint;
 pub mod data;
 pub mod embedding;
 pub mod error;
 pub mod fit;
+pub mod inspect;
 pub mod kernels;
+pub mod model;
 pub mod network;
 pub mod pace;
 pub mod plan;

@@ -98,6 +98,11 @@ impl Device {
         Memory { buffer, ..Memory::UNBOUNDED }
     }
 
+    /// Why the device was lost, if it was and this crate opened it.
+    pub fn lost(&self) -> Option<String> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Whether [`Gpu::time`] can take the device's own time.
     pub fn has_timestamps(&self) -> bool {
         self.device.features().contains(wgpu::Features::TIMESTAMP_QUERY)
@@ -114,10 +119,7 @@ impl Device {
     }
 
     fn check(&self) -> Result<()> {
-        match self.lost.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
-            Some(reason) => Err(Error::DeviceLost(reason.clone())),
-            None => Ok(()),
-        }
+        self.lost().map_or(Ok(()), |reason| Err(Error::DeviceLost(reason)))
     }
 
     /// What an error of the device is: its loss, which is kept for all later calls, or the error itself.
@@ -546,6 +548,14 @@ impl Gpu {
     }
 }
 
+/// A browser frees what is dropped when it next collects its garbage, and does not know how large it is.
+#[cfg(target_arch = "wasm32")]
+impl Drop for Gpu {
+    fn drop(&mut self) {
+        self.buffers.iter().chain([&self.steps]).for_each(wgpu::Buffer::destroy);
+    }
+}
+
 /// The buffers that are bound as uniforms, and where the last such binding ends, in bytes.
 fn uniform_ends(phases: [&Vec<Launch>; 3]) -> HashMap<usize, u64> {
     let mut ends = HashMap::new();
@@ -776,5 +786,12 @@ impl Mapping {
                 waker.wake_by_ref();
             }
         }
+    }
+}
+
+/// So that a long run's memory stays flat in a browser, too.
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.staging.destroy();
     }
 }

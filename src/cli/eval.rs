@@ -10,7 +10,7 @@ use lenet::train::Session;
 use pollster::block_on;
 use serde_json::json;
 
-use super::run::Model;
+use super::run::load_model;
 use super::{Failure, Outcome, device, emit, emit_json, load_network, say, table, thousands};
 
 /// Arguments of `lenet eval`.
@@ -53,14 +53,15 @@ pub fn session(
 /// Runs `lenet eval`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
-    let mut model = Model::load(&args.model, network)?;
-    let spec = args.data.as_ref().or(model.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
+    let mut model = load_model(&args.model, network)?;
+    let spec =
+        args.data.as_ref().or(model.about.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
     let test = data::load(&spec).map_err(Failure::reading)?.test;
     if test.is_empty() {
         return Err(Failure::data(format!("{spec}: there are no test images")));
     }
-    if model.class_names.is_empty() {
-        model.class_names.clone_from(&test.class_names);
+    if model.about.class_names.is_empty() {
+        model.about.class_names.clone_from(&test.class_names);
     }
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 
 use lenet::checkpoint;
 use lenet::data::{Encoding, picture, series, text};
+use lenet::model::Model;
 use lenet::network::{Input, Shape};
 use lenet::plan::Options;
 use pollster::block_on;
 use serde_json::json;
 
 use super::eval::largest;
-use super::run::Model;
+use super::run::load_model;
 use super::{Failure, Outcome, device, emit, emit_json, load_network, say};
 
 /// No picture that is read from stdin is larger, in bytes.
@@ -45,7 +46,7 @@ pub struct Args {
 /// Runs `lenet predict`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
-    let model = Model::load(&args.model, network)?;
+    let model = load_model(&args.model, network)?;
     let input = model.network.input;
     let mut items = Vec::new();
     for path in &args.images {
@@ -105,7 +106,7 @@ pub fn run(args: &Args) -> Outcome {
             continue;
         }
         let mut text = format!("{name}: {}\n", model.class_name(class));
-        if matches!(model.encoding, Encoding::Ink | Encoding::Picture) {
+        if matches!(model.about.encoding, Encoding::Ink | Encoding::Picture) {
             text += &framed(&picture::show(&grey(pixels, input.channels), input.width), input.width);
         }
         text += &format!("seen as: {seen}\n");
@@ -180,7 +181,7 @@ impl Item {
     /// What a file holds: a picture, or a signal or text in each line, as the network takes them.
     fn read(model: &Model, input: &Input, name: String, bytes: &[u8]) -> Outcome<Vec<Item>> {
         let (channels, height, width) = (input.channels, input.height, input.width);
-        let picture = match &model.encoding {
+        let picture = match &model.about.encoding {
             Encoding::Ink if channels == 1 => picture::prepare(bytes, &name, height, width),
             Encoding::Ink | Encoding::Picture => picture::fit(bytes, &name, channels, height, width),
             Encoding::Range { low, high } => {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use lenet::checkpoint;
 use lenet::data::picture::{self, Grey};
 use lenet::data::{self, compose};
+use lenet::model::Model;
 use lenet::network::{Network, Windows};
 use lenet::plan::Options;
 use lenet::read::{self, Glyph, Grid, Scores};
@@ -14,7 +15,7 @@ use pollster::block_on;
 use serde_json::json;
 
 use super::device::Chosen;
-use super::run::Model;
+use super::run::load_model;
 use super::{Failure, Outcome, device, emit, emit_json, load_network, say, thousands};
 
 /// Arguments of `lenet read`.
@@ -49,7 +50,7 @@ pub struct Args {
 /// Runs `lenet read`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
-    let mut reader = Reader::new(Model::load(&args.model, network)?, device::choose(&args.device)?)?;
+    let mut reader = Reader::new(load_model(&args.model, network)?, device::choose(&args.device)?)?;
     say(&reader.chosen.line);
     if let Some(count) = args.measure {
         return measure(args, &mut reader, count as usize);
@@ -130,7 +131,7 @@ impl Reader {
     fn new(model: Model, chosen: Chosen) -> Outcome<Reader> {
         let network = &model.network;
         let windows = network.windows()?;
-        let none = model.class_names.iter().position(|name| name == "none");
+        let none = model.about.class_names.iter().position(|name| name == "none");
         let none = none.ok_or_else(|| {
             Failure::usage(format!(
                 "{} has no class called none, for windows without a digit; `lenet train --net lenet5-windows --data \

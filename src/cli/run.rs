@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use lenet::Error;
 use lenet::checkpoint::{self, Tensors};
-use lenet::data::{Dataset, Encoding};
+use lenet::data::Dataset;
+use lenet::model::{self, About, Model};
 use lenet::network::Network;
 use lenet::plan::Plan;
 use lenet::train::{Metrics, Position, Settings, Snapshot, Trainer};
@@ -103,53 +104,14 @@ impl Record {
     }
 }
 
-/// Weights out of a file, with the network they belong to.
-pub struct Model {
-    /// The network.
-    pub network: Network,
-    /// The values, in the order of the network's parameters.
-    pub parameters: Vec<Vec<f32>>,
-    /// What the file calls the classes.
-    pub class_names: Vec<String>,
-    /// The form of its input; what its channels suggest where the file does not say.
-    pub encoding: Encoding,
-    /// The data that it was trained on, as `--data` takes it.
-    pub trained_on: Option<String>,
-}
-
-impl Model {
-    /// Reads a run's folder or a `.safetensors` file. Without `network`, the file has to name its own.
-    pub fn load(path: &Path, network: Option<Network>) -> Outcome<Model> {
-        let file = resolve(path, &[MODEL, CHECKPOINT])?;
-        let name = file.display().to_string();
-        let (tensors, metadata) = decode(&file)?;
-        let network = match (network, metadata.get("network")) {
-            (Some(network), _) => network,
-            (None, Some(text)) => {
-                Network::parse(text).map_err(|error| Failure::data(format!("{name}: {error}")))?
-            }
-            (None, None) => {
-                return Err(Failure::usage(format!(
-                    "{name} holds weights but does not say of which network: name it with --net"
-                )));
-            }
-        };
-        let parameters = take(&name, tensors, &network, "")?;
-        let class_names =
-            metadata.get("class_names").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
-        let suggested = || if network.input.channels == 1 { Encoding::Ink } else { Encoding::Picture };
-        let encoding = metadata
-            .get("encoding")
-            .and_then(|text| serde_json::from_str(text).ok())
-            .unwrap_or_else(suggested);
-        let trained_on = metadata.get("trained_on").cloned();
-        Ok(Model { network, parameters, class_names, encoding, trained_on })
-    }
-
-    /// What to call a class.
-    pub fn class_name(&self, class: usize) -> String {
-        self.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
-    }
+/// Reads a run's folder or a `.safetensors` file. Without `network`, the file has to name its own.
+pub fn load_model(path: &Path, network: Option<Network>) -> Outcome<Model> {
+    let file = resolve(path, &[MODEL, CHECKPOINT])?;
+    let bytes = checkpoint::read(&file).map_err(Failure::reading)?;
+    Model::decode(&file.display().to_string(), &bytes, network).map_err(|error| match error {
+        Error::Settings(what) => Failure::usage(format!("{what}: name it with --net")),
+        other => Failure::reading(other),
+    })
 }
 
 /// Weights to start from: what a file holds of a network's parameters.
@@ -165,7 +127,8 @@ impl Start {
     pub fn load(path: &Path, network: &Network) -> Outcome<Start> {
         let file = resolve(path, &[MODEL, CHECKPOINT])?;
         let name = file.display().to_string();
-        let (mut tensors, _) = decode(&file)?;
+        let bytes = checkpoint::read(&file).map_err(Failure::reading)?;
+        let (mut tensors, _) = model::weights(&name, &bytes).map_err(Failure::reading)?;
         let parameters = network.parameters()?;
         let expected: Vec<_> =
             parameters.iter().map(|parameter| (parameter.name.clone(), parameter.shape.clone())).collect();
@@ -223,31 +186,6 @@ pub fn resolve(path: &Path, names: &[&str]) -> Outcome<PathBuf> {
         .map(|name| path.join(name))
         .find(|file| file.is_file())
         .ok_or_else(|| Failure::data(format!("{}: there is no {} in it", path.display(), names.join(" or "))))
-}
-
-fn decode(file: &Path) -> Outcome<(Tensors, BTreeMap<String, String>)> {
-    let bytes = checkpoint::read(file).map_err(Failure::reading)?;
-    let (mut tensors, metadata) =
-        checkpoint::decode(&file.display().to_string(), &bytes).map_err(Failure::reading)?;
-    // A checkpoint serves as weights, too.
-    if metadata.contains_key("position") {
-        tensors.retain(|name, _| !PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
-    }
-    Ok((tensors, metadata))
-}
-
-/// What a checkpoint holds besides the parameters, each with the parameter's name behind it.
-const PREFIXES: [&str; 3] = ["moment1.", "moment2.", "best."];
-
-/// The values of a network's parameters, which have to be all that there is.
-fn take(name: &str, mut tensors: Tensors, network: &Network, prefix: &str) -> Outcome<Vec<Vec<f32>>> {
-    let parameters = network.parameters()?;
-    let expected: Vec<_> = parameters
-        .iter()
-        .map(|parameter| (format!("{prefix}{}", parameter.name), parameter.shape.clone()))
-        .collect();
-    checkpoint::check(name, &tensors, &expected).map_err(Failure::reading)?;
-    Ok(expected.iter().filter_map(|(name, _)| tensors.remove(name)).map(|tensor| tensor.data).collect())
 }
 
 /// The best weights so far of a run that stops early.
@@ -312,14 +250,16 @@ impl Saved {
         let Saved { position, best, name, tensors, .. } = self;
         let mut parts: BTreeMap<&str, Tensors> = BTreeMap::new();
         for (tensor, values) in tensors {
-            let prefix = PREFIXES.into_iter().find(|prefix| tensor.starts_with(prefix)).unwrap_or_default();
+            let prefix =
+                model::PREFIXES.into_iter().find(|prefix| tensor.starts_with(prefix)).unwrap_or_default();
             parts.entry(prefix).or_default().insert(tensor, values);
         }
         let mut flat = |prefix: &'static str, wanted: bool| {
             if !wanted && !parts.contains_key(prefix) {
                 return Ok(Vec::new());
             }
-            let values = take(&name, parts.remove(prefix).unwrap_or_default(), &plan.network, prefix)?;
+            let tensors = parts.remove(prefix).unwrap_or_default();
+            let values = model::take(&name, tensors, &plan.network, prefix).map_err(Failure::reading)?;
             Ok::<_, Failure>(plan.join(values.iter().map(Vec::as_slice))?)
         };
         let used = |range: lenet::kernels::Range| range.len == plan.parameters.len;
@@ -405,46 +345,46 @@ impl Folder {
     /// Writes the weights, flat as the plan has them.
     pub fn model(
         &self,
-        about: &About<'_>,
+        notes: &Notes<'_>,
         plan: &Plan,
         step: u64,
         accuracy: Option<f64>,
         flat: &[f32],
     ) -> Outcome {
-        let mut metadata = about.metadata(plan);
+        let mut metadata = notes.about.metadata(&plan.network);
         metadata.insert("step".into(), step.to_string());
         if let Some(accuracy) = accuracy {
             metadata.insert("accuracy".into(), accuracy.to_string());
         }
-        self.write(MODEL, &named(plan, "", flat), &metadata)
+        self.write(MODEL, &model::tensors(plan, "", flat), &metadata)
     }
 
     /// Writes all that a resumed run needs.
     pub fn checkpoint(
         &self,
-        about: &About<'_>,
+        notes: &Notes<'_>,
         plan: &Plan,
         snapshot: &Snapshot,
         best: Option<&Best>,
         accuracy: Option<f64>,
     ) -> Outcome {
-        let mut metadata = about.metadata(plan);
+        let mut metadata = notes.about.metadata(&plan.network);
         let position = snapshot.position;
         metadata.insert("position".into(), json!(position).to_string());
-        metadata.insert("settings".into(), json!(about.record).to_string());
-        metadata.insert("data".into(), about.fingerprint.into());
+        metadata.insert("settings".into(), json!(notes.record).to_string());
+        metadata.insert("data".into(), notes.fingerprint.into());
         if let Some(accuracy) = accuracy {
             metadata.insert("accuracy".into(), accuracy.to_string());
         }
-        let mut tensors = named(plan, "", &snapshot.parameters);
-        for (prefix, moment) in PREFIXES.iter().zip([&snapshot.moment1, &snapshot.moment2]) {
+        let mut tensors = model::tensors(plan, "", &snapshot.parameters);
+        for (prefix, moment) in model::PREFIXES.iter().zip([&snapshot.moment1, &snapshot.moment2]) {
             if !moment.is_empty() {
-                tensors.extend(named(plan, prefix, moment));
+                tensors.extend(model::tensors(plan, prefix, moment));
             }
         }
         if let Some(best) = best {
             metadata.insert("best".into(), json!(best.metrics).to_string());
-            tensors.extend(named(plan, "best.", &best.parameters));
+            tensors.extend(model::tensors(plan, "best.", &best.parameters));
         }
         self.write(CHECKPOINT, &tensors, &metadata)
     }
@@ -462,33 +402,13 @@ impl Folder {
 }
 
 /// What the files of a run say besides its numbers.
-pub struct About<'a> {
+pub struct Notes<'a> {
     /// What the run is made of.
     pub record: &'a Record,
     /// The fingerprint of its data.
     pub fingerprint: &'a str,
-    /// What its classes are called.
-    pub class_names: &'a [String],
-    /// What the bytes of its data stand for.
-    pub encoding: &'a Encoding,
-}
-
-impl About<'_> {
-    fn metadata(&self, plan: &Plan) -> BTreeMap<String, String> {
-        BTreeMap::from([
-            ("network".into(), plan.network.text()),
-            ("classes".into(), self.class_names.len().to_string()),
-            ("class_names".into(), json!(self.class_names).to_string()),
-            ("encoding".into(), json!(self.encoding).to_string()),
-            ("trained_on".into(), self.record.data.clone()),
-        ])
-    }
-}
-
-fn named<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Vec<(String, Vec<usize>, &'a [f32])> {
-    plan.split(flat)
-        .map(|(parameter, values)| (format!("{prefix}{}", parameter.name), parameter.shape.clone(), values))
-        .collect()
+    /// What the data says of the network.
+    pub about: &'a About,
 }
 
 /// A number that changes when the data does (FNV-1a over words of 8 bytes).

@@ -10,12 +10,13 @@ use std::time::{Duration, Instant};
 
 use lenet::Error;
 use lenet::data::{self, Dataset, Encoding};
+use lenet::model::About;
 use lenet::network::{Input, Network};
 use lenet::train::{Advance, Event, Metrics, Trainer};
 use pollster::block_on;
 use serde_json::{Value, json};
 
-use super::run::{About, Best, Folder, Record, Saved, Start, fingerprint};
+use super::run::{Best, Folder, Notes, Record, Saved, Start, fingerprint};
 use super::{Failure, Outcome, code, device, emit, eval, say, table, thousands};
 
 use args::same_run;
@@ -136,12 +137,12 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
         None => (Folder::create(args.out.as_deref())?, Vec::new()),
     };
     folder.settings(&record)?;
+    let about = About { trained_on: Some(record.data.clone()), ..About::data(&train) };
     let mut job = Job {
         network,
         record,
         fingerprint: contents,
-        class_names: train.class_names.clone(),
-        encoding: train.encoding.clone(),
+        about,
         eval_images: evaluation.len(),
         train_images: train.len(),
         labels_per_image: train.labels_per_image() as u64,
@@ -227,8 +228,7 @@ struct Job {
     network: Network,
     record: Record,
     fingerprint: String,
-    class_names: Vec<String>,
-    encoding: Encoding,
+    about: About,
     train_images: usize,
     /// Labels of an image: 1, or one for every pixel.
     labels_per_image: u64,
@@ -402,6 +402,10 @@ impl Job {
         self.save(trainer, true)
     }
 
+    fn notes(&self) -> Notes<'_> {
+        Notes { record: &self.record, fingerprint: &self.fingerprint, about: &self.about }
+    }
+
     /// Saves the state, and the weights if they are worth it. Nothing may be in flight.
     fn save(&mut self, trainer: &mut Trainer, model: bool) -> Outcome {
         let snapshot = block_on(trainer.snapshot())?;
@@ -410,16 +414,11 @@ impl Job {
             return Err(Error::NotFinite { step, what: "weights" }.into());
         }
         let plan = trainer.session().plan();
-        let about = About {
-            record: &self.record,
-            fingerprint: &self.fingerprint,
-            class_names: &self.class_names,
-            encoding: &self.encoding,
-        };
+        let notes = self.notes();
         if model {
-            self.folder.model(&about, plan, step, self.accuracy, &snapshot.parameters)?;
+            self.folder.model(&notes, plan, step, self.accuracy, &snapshot.parameters)?;
         }
-        self.folder.checkpoint(&about, plan, &snapshot, self.best.as_ref(), self.accuracy)?;
+        self.folder.checkpoint(&notes, plan, &snapshot, self.best.as_ref(), self.accuracy)?;
         self.saved = step;
         Ok(())
     }
@@ -466,13 +465,8 @@ impl Job {
             (None, None, Some(last)) => last,
             (None, None, None) => block_on(trainer.session().evaluate(self.eval_images))?,
         };
-        let about = About {
-            record: &self.record,
-            fingerprint: &self.fingerprint,
-            class_names: &self.class_names,
-            encoding: &self.encoding,
-        };
-        self.folder.model(&about, trainer.session().plan(), step, Some(metrics.accuracy()), &weights)?;
+        let notes = self.notes();
+        self.folder.model(&notes, trainer.session().plan(), step, Some(metrics.accuracy()), &weights)?;
         self.report.event(|| {
             json!({
                 "event": "done",
@@ -551,7 +545,7 @@ impl Job {
             );
         }
         text += &format!("run           {}\n", self.folder.path.display());
-        let input = match self.encoding {
+        let input = match self.about.encoding {
             Encoding::Ink | Encoding::Picture => "IMAGE",
             Encoding::Range { .. } | Encoding::Text { .. } => "FILE",
         };

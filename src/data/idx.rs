@@ -85,6 +85,17 @@ fn pair(files: [&str; 2], bytes: [&[u8]; 2]) -> Result<([usize; 3], Vec<u8>, Vec
     Ok((shape, images, labels))
 }
 
+/// Makes a data set of the contents of two IDX files, gzipped or not: pictures and their labels, of which there are
+/// `classes` kinds. `files` is what errors call the two.
+///
+/// # Errors
+///
+/// [`Error::Data`] as by [`parse_images`] and [`parse_labels`], when the numbers of pictures and labels differ, or
+/// when a label is not less than `classes`.
+pub fn dataset(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: usize) -> Result<Dataset> {
+    grey(name, files, bytes, &Classes { count: classes, names: None })
+}
+
 /// Parses the files of one part whose classes are known.
 pub(super) fn grey(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: &Classes) -> Result<Dataset> {
     let (shape, images, labels) = pair(files, bytes)?;

@@ -427,25 +427,25 @@ pub fn named(name: &str) -> Result<Split> {
 /// [`Error::Data`], only if the crate was built from damaged files.
 pub fn mnist() -> Result<Split> {
     let train = || {
-        idx::grey(
+        idx::dataset(
             "mnist",
             ["train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"],
             [
                 include_bytes!("../../assets/mnist/train-images-idx3-ubyte.gz"),
                 include_bytes!("../../assets/mnist/train-labels-idx1-ubyte.gz"),
             ],
-            &Classes { count: 10, names: None },
+            10,
         )
     };
     let test = || {
-        idx::grey(
+        idx::dataset(
             "mnist",
             ["t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"],
             [
                 include_bytes!("../../assets/mnist/t10k-images-idx3-ubyte.gz"),
                 include_bytes!("../../assets/mnist/t10k-labels-idx1-ubyte.gz"),
             ],
-            &Classes { count: 10, names: None },
+            10,
         )
     };
     let (train, test) = rayon::join(train, test);

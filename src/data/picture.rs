@@ -147,6 +147,26 @@ pub fn prepare(bytes: &[u8], name: &str, height: usize, width: usize) -> Result<
         .map_err(|message| Error::Data { path: name.to_owned(), message })
 }
 
+/// Brings a grey picture, such as what was drawn on a screen, into MNIST's form as [`prepare`] does.
+///
+/// # Errors
+///
+/// [`Error::Data`] when the picture's pixels are not as many as its size says, it has more than 16384 in a row or
+/// column, or it shows no ink; [`Error::Settings`] as by [`prepare`].
+pub fn prepare_grey(picture: Grey, height: usize, width: usize) -> Result<(Vec<u8>, Preparation)> {
+    let (columns, rows) = field(height, width)?;
+    let Grey { height, width, pixels } = picture;
+    let found = pixels.len();
+    let grey =
+        field(height, width).ok().and_then(|(width, height)| GrayImage::from_raw(width, height, pixels));
+    grey.filter(|grey| grey.len() == found)
+        .ok_or_else(|| {
+            format!("{found} pixels found, expected {width}x{height}, at most {MAX_SIDE} in each direction")
+        })
+        .and_then(|grey| normalize(grey, columns, rows))
+        .map_err(|message| Error::Data { path: "the picture".to_owned(), message })
+}
+
 /// Decodes a picture of one line of writing and makes it fit for a network that was trained on digits of
 /// `digit_height` rows: white ink on black, scaled so that the writing is as high, with at least `margin` pixels of
 /// ground on every side.
@@ -594,6 +614,18 @@ mod tests {
         let mut bytes = Cursor::new(Vec::new());
         picture.into().write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
+    }
+
+    #[test]
+    fn a_drawing_is_treated_as_the_same_picture_in_a_file() {
+        let drawn = seven(200, 160, 30.0, 20.0, 100.0);
+        let grey = Grey { height: 160, width: 200, pixels: drawn.clone().into_raw() };
+        let file = prepare(&encode(drawn, ImageFormat::Png), "it", 28, 28).unwrap();
+        assert_eq!(prepare_grey(grey.clone(), 28, 28).unwrap(), file);
+        let wrong = |grey| prepare_grey(grey, 28, 28).unwrap_err().to_string();
+        assert!(wrong(Grey { width: 199, ..grey.clone() }).contains("expected 199x160"));
+        assert!(wrong(Grey { pixels: vec![0; 32_000], ..grey }).contains("no ink"));
+        assert!(wrong(Grey { height: 0, width: 0, pixels: vec![] }).contains("expected 0x0"));
     }
 
     /// A seven of white ink on black: a bar of the given thickness and a slanted stroke.

@@ -205,6 +205,8 @@ pub struct Launch {
     pub bytes: u64,
     /// What the CPU runs instead.
     pub twin: Twin,
+    /// The names of the layers whose outputs or gradients it makes; none for the rest of a step, such as the loss.
+    pub layers: Vec<String>,
 }
 
 impl fmt::Debug for Launch {
@@ -278,6 +280,7 @@ impl Launch {
             flop,
             bytes,
             twin,
+            layers: Vec::new(),
         })
     }
 
@@ -285,6 +288,13 @@ impl Launch {
     #[must_use]
     pub fn with_bytes(mut self, bytes: u64) -> Launch {
         self.bytes = bytes;
+        self
+    }
+
+    /// The same launch as part of these layers.
+    #[must_use]
+    pub(crate) fn of(mut self, layers: &[String]) -> Launch {
+        self.layers = layers.to_vec();
         self
     }
 

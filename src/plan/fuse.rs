@@ -96,6 +96,8 @@ pub(super) struct Fused<'a> {
     pub(super) first: &'a Placed,
     /// The layer whose output it gives.
     pub(super) last: &'a Placed,
+    /// The names of all that it does, from the first to the last.
+    pub(super) layers: Vec<String>,
     /// Whether the next operation multiplies its input's gradient by the derivative of this one's activation.
     pub(super) multiplied: bool,
 }
@@ -119,7 +121,8 @@ pub(super) fn fuse<'a>(layers: &'a [Placed], options: &Options) -> Vec<Fused<'a>
                 }
             },
         };
-        found.push(Fused { op, first, last: &rest[n - 1], multiplied: false });
+        let layers = rest[..n].iter().map(|layer| layer.name.clone()).collect();
+        found.push(Fused { op, first, last: &rest[n - 1], layers, multiplied: false });
         rest = &rest[n..];
     }
     for i in 1..found.len() {

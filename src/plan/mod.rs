@@ -455,7 +455,10 @@ impl Plan {
                     g.gather = gathers.then_some(source);
                 }
                 match op {
-                    Some(op) => launches.extend(bind(node, op, data, &at).forward(training, rows)?),
+                    Some(op) => {
+                        let made = bind(node, op, data, &at).forward(training, rows)?;
+                        launches.extend(made.into_iter().map(|launch| launch.of(&node.layers)));
+                    }
                     None => at[node.output] = at[node.inputs[0]],
                 }
             }
@@ -473,7 +476,9 @@ impl Plan {
         let mut arrived: Vec<Vec<Range>> = vec![Vec::new(); values.len()];
         arrived[graph.output].push(logits_grad);
         let mut activations = Vec::new();
+        let mut starts = Vec::new();
         for node in graph.nodes.iter().rev() {
+            starts.push((train.len(), &node.layers));
             let value = &graph.values[node.output];
             // Nothing before the first layer with parameters is learned.
             if !value.learns {
@@ -521,6 +526,11 @@ impl Plan {
             train.extend(bound.backward(gradient, &input_grads, learned, options, rows)?);
         }
         activations.reverse();
+        for (start, layers) in starts.into_iter().rev() {
+            for launch in train[start..].iter_mut().filter(|launch| launch.layers.is_empty()) {
+                launch.layers.clone_from(layers);
+            }
+        }
         let update = optimizer::Buffers {
             parameters,
             gradients,

@@ -25,6 +25,8 @@ pub(super) struct Node {
     pub(super) op: Op,
     /// The name of the layer that has the parameters.
     pub(super) name: String,
+    /// The names of the layers that it stands for.
+    pub(super) layers: Vec<String>,
     /// Its parameters, as places in the plan's tensors.
     pub(super) tensors: std::ops::Range<usize>,
     /// The values that it reads.
@@ -83,12 +85,14 @@ impl<'a> Graph<'a> {
             } else {
                 Op::Concat
             };
-            value = self.add(Fused { op, first: block, last, multiplied: false }, ends);
+            let mut layers = vec![block.name.clone()];
+            layers.extend((last.name != block.name).then(|| last.name.clone()));
+            value = self.add(Fused { op, first: block, last, layers, multiplied: false }, ends);
         }
     }
 
     fn add(&mut self, fused: Fused<'_>, inputs: Vec<usize>) -> usize {
-        let Fused { mut op, first, last, multiplied } = fused;
+        let Fused { mut op, first, last, layers, multiplied } = fused;
         let start = self.tensors.len();
         let (mut offset, mut gradient) = match self.tensors.last() {
             Some(tensor) => {
@@ -129,7 +133,8 @@ impl<'a> Graph<'a> {
             readers: 0,
         });
         let name = first.name.clone();
-        self.nodes.push(Node { op, name, tensors, inputs, output, saved: None, mask: None, multiplied });
+        let (saved, mask) = (None, None);
+        self.nodes.push(Node { op, name, layers, tensors, inputs, output, saved, mask, multiplied });
         output
     }
 }

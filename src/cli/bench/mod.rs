@@ -1,11 +1,10 @@
 //! `lenet bench`: how fast CPU and GPU are, launch by launch and step by step, against what each was measured to
 //! do at most.
 //!
-//! Results are checked before anything is timed. `measure` takes the time, `check` compares the devices' results,
+//! Results are checked before anything is timed. `measure` takes the time,
 //! `roofline` judges the launches, `report` says it all; `growth` measures curves, which `svg` draws; `model`
 //! estimates GPUs that are not here.
 
-mod check;
 mod growth;
 mod measure;
 mod model;
@@ -16,14 +15,15 @@ mod svg;
 use std::path::PathBuf;
 
 use lenet::Network;
+use lenet::check::{self, Difference};
 use lenet::kernels::Launch;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::plan::{Options, Phase};
+use pollster::block_on;
 
-use self::check::Difference;
 use self::measure::{Images, Job, Rig, Samples, in_turns};
 use self::roofline::Peak;
-use super::device::{Chosen, compared};
+use super::device::{self, Chosen, compared};
 use super::{Failure, Outcome, emit, emit_json, load_network, say, train};
 
 /// Arguments of `lenet bench`.
@@ -167,10 +167,12 @@ impl Bench<'_> {
             .iter()
             .map(|device| Rig::new(device, &self.network, &options, &self.images))
             .collect::<Outcome<_>>()?;
-        let want = check::reference(&self.network, &options, &self.images)?;
+        let cpu = device::choose("cpu")?;
+        let mut reference = Rig::new(&cpu, &self.network, &options, &self.images)?;
+        let want = block_on(check::trace(&mut reference.session))?;
         let mut differences = Vec::new();
         for rig in &mut rigs {
-            let got = check::step(rig)?;
+            let got = block_on(check::trace(&mut rig.session))?;
             differences.push(check::compare(&rig.session.device(), &got, &want)?);
         }
         Ok(rigs.into_iter().zip(differences).collect())

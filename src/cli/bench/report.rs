@@ -76,7 +76,7 @@ pub fn batch(batch: usize, measured: &[Measured], peaks: &[Peak]) -> String {
     text += "first step: from the making of the plan to the end of one step, with pipelines as warm as the driver's \
              cache has them\n";
     for one in measured {
-        text += &format!("{} against the CPU twins: {}\n", one.device, one.difference.text());
+        text += &format!("{} against the CPU twins: {}\n", one.device, one.difference);
     }
     for (one, other) in pairs(measured) {
         text += &format!("{}\n", compare(batch, one, other));
@@ -205,7 +205,7 @@ fn on_device(batch: usize, one: &Measured, peak: &Peak) -> Value {
     };
     json!({
         "device": one.device,
-        "difference": one.difference.json(),
+        "difference": one.difference,
         "first_step_s": one.first_step,
         "bytes": one.bytes,
         "launches_timed_by": one.method,

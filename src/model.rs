@@ -1,0 +1,176 @@
+//! A trained network as a file that explains itself: weights under PyTorch's names, and in the metadata the
+//! network's text, what its classes are called and how its input is made.
+
+use std::collections::BTreeMap;
+
+use crate::checkpoint::{self, Tensors};
+use crate::data::{Dataset, Encoding};
+use crate::error::{Error, Result};
+use crate::network::Network;
+use crate::plan::Plan;
+
+/// What the names of a checkpoint's tensors begin with that are not weights; the parameter's name follows.
+pub const PREFIXES: [&str; 3] = ["moment1.", "moment2.", "best."];
+
+/// What a network was trained on, as far as its use depends on it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct About {
+    /// What its classes are called, in order; none where nothing is known.
+    pub class_names: Vec<String>,
+    /// What the bytes of its pictures stand for.
+    pub encoding: Encoding,
+    /// The data set's name.
+    pub trained_on: Option<String>,
+}
+
+impl About {
+    /// What a data set says of a network that was trained on it.
+    pub fn data(data: &Dataset) -> About {
+        About {
+            class_names: data.class_names.clone(),
+            encoding: data.encoding.clone(),
+            trained_on: Some(data.name.clone()),
+        }
+    }
+
+    /// A file's metadata.
+    pub fn metadata(&self, network: &Network) -> BTreeMap<String, String> {
+        // Lists and plain enums become JSON without fail.
+        let json = |value: serde_json::Result<String>| value.unwrap_or_default();
+        let mut metadata = BTreeMap::from([
+            ("network".into(), network.text()),
+            ("classes".into(), self.class_names.len().to_string()),
+            ("class_names".into(), json(serde_json::to_string(&self.class_names))),
+            ("encoding".into(), json(serde_json::to_string(&self.encoding))),
+        ]);
+        if let Some(data) = &self.trained_on {
+            metadata.insert("trained_on".into(), data.clone());
+        }
+        metadata
+    }
+}
+
+/// The tensors of flat parameters or moments, as [`checkpoint::encode`] takes them; `prefix` goes before each name.
+pub fn tensors<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Vec<(String, Vec<usize>, &'a [f32])> {
+    plan.split(flat)
+        .map(|(parameter, values)| (format!("{prefix}{}", parameter.name), parameter.shape.clone(), values))
+        .collect()
+}
+
+/// The bytes of a `.safetensors` file with a network's weights, flat as
+/// [`Session::parameters`](crate::train::Session::parameters) gives them.
+///
+/// # Errors
+/// [`Error::Weights`] when a weight is not finite.
+pub fn encode(plan: &Plan, flat: &[f32], about: &About) -> Result<Vec<u8>> {
+    checkpoint::encode(&tensors(plan, "", flat), &about.metadata(&plan.network))
+}
+
+/// The weights in a file and its metadata; of a checkpoint the weights only. `name` is what errors call the file.
+///
+/// # Errors
+/// As [`checkpoint::decode`].
+pub fn weights(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
+    let (mut tensors, metadata) = checkpoint::decode(name, bytes)?;
+    if metadata.contains_key("position") {
+        tensors.retain(|name, _| !PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+    }
+    Ok((tensors, metadata))
+}
+
+/// The values of a network's parameters, each with `prefix` before its name, which have to be all that there is.
+///
+/// # Errors
+/// [`Error::Weights`] with every difference.
+pub fn take(name: &str, mut tensors: Tensors, network: &Network, prefix: &str) -> Result<Vec<Vec<f32>>> {
+    let parameters = network.parameters()?;
+    let expected: Vec<_> = parameters
+        .iter()
+        .map(|parameter| (format!("{prefix}{}", parameter.name), parameter.shape.clone()))
+        .collect();
+    checkpoint::check(name, &tensors, &expected)?;
+    Ok(expected.iter().filter_map(|(name, _)| tensors.remove(name)).map(|tensor| tensor.data).collect())
+}
+
+/// Weights with the network they belong to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// The network.
+    pub network: Network,
+    /// The values, in the order of the network's parameters.
+    pub parameters: Vec<Vec<f32>>,
+    /// What it was trained on. Where the file does not say, the encoding is what its channels suggest.
+    pub about: About,
+}
+
+impl Model {
+    /// Reads a file. Without `network`, it has to name its own. `name` is what errors call it.
+    ///
+    /// # Errors
+    /// [`Error::Data`] and [`Error::Weights`] as [`checkpoint::decode`] and [`take`]; [`Error::Settings`] when
+    /// nothing says which network the weights are of.
+    pub fn decode(name: &str, bytes: &[u8], network: Option<Network>) -> Result<Model> {
+        let (tensors, metadata) = weights(name, bytes)?;
+        let network = match (network, metadata.get("network")) {
+            (Some(network), _) => network,
+            (None, Some(text)) => Network::parse(text)
+                .map_err(|error| Error::Data { path: name.to_owned(), message: error.to_string() })?,
+            (None, None) => {
+                return Err(Error::Settings(format!(
+                    "{name} holds weights but does not say of which network"
+                )));
+            }
+        };
+        let parameters = take(name, tensors, &network, "")?;
+        let read = |key: &str| metadata.get(key).map(String::as_str);
+        let suggested = if network.input.channels == 1 { Encoding::Ink } else { Encoding::Picture };
+        let about = About {
+            class_names: read("class_names")
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default(),
+            encoding: read("encoding").and_then(|text| serde_json::from_str(text).ok()).unwrap_or(suggested),
+            trained_on: read("trained_on").map(String::from),
+        };
+        Ok(Model { network, parameters, about })
+    }
+
+    /// What to call a class.
+    pub fn class_name(&self, class: usize) -> String {
+        self.about.class_names.get(class).cloned().unwrap_or_else(|| class.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Options;
+
+    #[test]
+    fn a_model_comes_back_as_it_was_saved() {
+        let network = Network::preset("lenet5-tanh").unwrap();
+        let plan = Plan::new(&network, &Options { batch: 1, ..Options::default() }).unwrap();
+        let parameters = network.initial(3).unwrap();
+        let flat = plan.join(parameters.iter().map(Vec::as_slice)).unwrap();
+        let data = Dataset::new("mine", [1, 28, 28], 10, vec![0; 784], vec![7]).unwrap();
+        let about = About::data(&data);
+        let bytes = encode(&plan, &flat, &about).unwrap();
+        let model = Model::decode("it", &bytes, None).unwrap();
+        assert_eq!(model, Model { network, parameters, about });
+        assert_eq!((model.class_name(7), model.class_name(11)), ("7".into(), "11".into()));
+        // Under another network's name the shapes are the same, but not under one with other shapes.
+        assert!(Model::decode("it", &bytes, Some(Network::preset("lenet5").unwrap())).is_ok());
+        let other = Model::decode("it", &bytes, Some(Network::preset("lenet5-bn").unwrap()));
+        assert!(matches!(other, Err(Error::Weights { .. })), "{other:?}");
+    }
+
+    #[test]
+    fn weights_that_do_not_say_whose_they_are_need_a_network() {
+        let network = Network::preset("lenet5").unwrap();
+        let plan = Plan::new(&network, &Options { batch: 1, ..Options::default() }).unwrap();
+        let flat = vec![0.5; plan.parameters.len];
+        let bytes = checkpoint::encode(&tensors(&plan, "", &flat), &BTreeMap::new()).unwrap();
+        let found = Model::decode("it", &bytes, None);
+        assert!(matches!(found, Err(Error::Settings(_))), "{found:?}");
+        assert_eq!(Model::decode("it", &bytes, Some(network)).unwrap().about.encoding, Encoding::Ink);
+    }
+}

@@ -1,0 +1,135 @@
+//! The page's settings, and the network and training that they mean.
+
+use lenet::augment::Augment;
+use lenet::kernels::activation::Activation;
+use lenet::kernels::optimizer::{Optimizer, Rule};
+use lenet::network::{Layer, Network};
+use lenet::train::{self, Schedule};
+use lenet::{Error, Result};
+use serde::Deserialize;
+
+/// What the page's form holds.
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    net: String,
+    activation: Option<String>,
+    pooling: Option<Pooling>,
+    dropout: f32,
+    /// Training pictures: the first so many.
+    pub images: usize,
+    /// Test pictures: the first so many.
+    pub test_images: usize,
+    batch: usize,
+    epochs: usize,
+    seed: u64,
+    learning_rate: f32,
+    schedule: Schedule,
+    optimizer: Rule,
+    weight_decay: Option<f32>,
+    smoothing: f32,
+    augment: String,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum Pooling {
+    Max,
+    Average,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        let train::Settings { batch, epochs, seed, learning_rate, schedule, .. } = train::Settings::default();
+        Settings {
+            net: "lenet5".into(),
+            activation: None,
+            pooling: None,
+            dropout: 0.0,
+            images: 60_000,
+            test_images: 10_000,
+            batch,
+            epochs,
+            seed,
+            learning_rate,
+            schedule,
+            optimizer: Rule::Adam,
+            weight_decay: None,
+            smoothing: 0.0,
+            augment: "none".into(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads JSON.
+    pub fn parse(text: &str) -> Result<Settings> {
+        serde_json::from_str(text).map_err(|error| Error::Settings(format!("settings: {error}")))
+    }
+
+    /// The preset with what the form changes about it.
+    pub fn network(&self) -> Result<Network> {
+        let mut network = Network::preset(&self.net)?;
+        let before = network.clone();
+        let activation = self.activation.as_deref().map(activation).transpose()?;
+        replace(&mut network.layers, activation, self.pooling);
+        if self.dropout > 0.0 {
+            let last = network.layers.len().saturating_sub(1);
+            network.layers.insert(last, Layer::Dropout(self.dropout));
+        }
+        if network != before {
+            network.name = format!("{}-page", network.name);
+        }
+        network.place()?;
+        Ok(network)
+    }
+
+    /// How to train it.
+    pub fn training(&self) -> Result<train::Settings> {
+        let mut optimizer = Optimizer::new(self.optimizer);
+        optimizer.weight_decay = self.weight_decay.unwrap_or(optimizer.weight_decay);
+        Ok(train::Settings {
+            epochs: self.epochs,
+            batch: self.batch,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            smoothing: self.smoothing,
+            augment: self.augment.parse::<Augment>()?,
+            seed: self.seed,
+            optimizer,
+            ..train::Settings::default()
+        })
+    }
+}
+
+/// An activation by its name; those with a constant take the usual one.
+fn activation(name: &str) -> Result<Activation> {
+    let value = match name {
+        "leaky_relu" => serde_json::json!({ "leaky_relu": 0.01 }),
+        "elu" => serde_json::json!({ "elu": 1.0 }),
+        _ => serde_json::json!(name),
+    };
+    serde_json::from_value(value)
+        .map_err(|_| Error::Settings(format!("there is no activation called {name}")))
+}
+
+/// Exchanges the activations and the kind of pooling in a sequence.
+fn replace(layers: &mut [Layer], activation: Option<Activation>, pooling: Option<Pooling>) {
+    for layer in layers {
+        match (&mut *layer, activation, pooling) {
+            (Layer::Activation(own), Some(new), _) => *own = new,
+            (Layer::MaxPool2d(pool), _, Some(Pooling::Average)) => {
+                *layer = Layer::AveragePool2d(pool.clone())
+            }
+            (Layer::AveragePool2d(pool), _, Some(Pooling::Max)) => *layer = Layer::MaxPool2d(pool.clone()),
+            (Layer::Residual(residual), ..) => {
+                replace(&mut residual.body, activation, pooling);
+                replace(&mut residual.shortcut, activation, pooling);
+            }
+            (Layer::Branches(branches), ..) => {
+                branches.iter_mut().for_each(|branch| replace(branch, activation, pooling));
+            }
+            _ => {}
+        }
+    }
+}
