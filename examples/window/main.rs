@@ -222,6 +222,7 @@ struct History {
     smooth_accuracy: Curve,
     /// Loss and accuracy, averaged over some steps.
     smooth: Option<(f32, f32)>,
+    seen: usize,
     /// Steps, and what the test said then.
     tests: Vec<(u64, Metrics)>,
     step: u64,
@@ -236,8 +237,12 @@ impl History {
                 self.step = first + metrics.len() as u64 - 1;
                 for one in metrics {
                     let (loss, accuracy) = (one.loss() as f32, one.accuracy() as f32);
-                    let (old_loss, old_accuracy) = self.smooth.unwrap_or((loss, accuracy));
-                    let smooth = (0.95 * old_loss + 0.05 * loss, 0.95 * old_accuracy + 0.05 * accuracy);
+                    // The mean of the first twenty, then twenty steps' memory.
+                    self.seen += 1;
+                    let new = 1.0 / self.seen.min(20) as f32;
+                    let (old_loss, old_accuracy) = self.smooth.unwrap_or_default();
+                    let smooth =
+                        (old_loss + new * (loss - old_loss), old_accuracy + new * (accuracy - old_accuracy));
                     self.smooth = Some(smooth);
                     self.loss.push(loss);
                     self.smooth_loss.push(smooth.0);
@@ -315,7 +320,7 @@ impl Shown {
         device.on_uncaptured_error(Arc::new(move |error| note(&told, format!("{error}"))));
         let told = trouble.clone();
         device.set_device_lost_callback(move |reason, message| {
-            note(&told, format!("the device was lost: {message} ({reason:?})"));
+            note(&told, format!("the device was lost, {reason:?}: {message}"));
         });
 
         let size = window.inner_size();
@@ -408,16 +413,18 @@ impl Shown {
             self.pace.round(took);
             self.trained += took;
         }
-        self.train().map_err(|error| error.to_string())?;
-        self.ask().map_err(|error| error.to_string())?;
+        let worked = self.train().and_then(|()| self.ask());
         let scene = self.scene();
         self.painter.set(scene);
         if !self.occluded {
             self.show()?;
         }
-        match self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(trouble) => Err(trouble),
-            None => Ok(()),
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (worked, trouble) {
+            (Ok(()), None) => Ok(()),
+            (Ok(()), Some(trouble)) => Err(trouble),
+            (Err(error), None) => Err(error.to_string()),
+            (Err(error), Some(trouble)) => Err(format!("{error} (it was told: {trouble})")),
         }
     }
 
@@ -508,9 +515,9 @@ impl Shown {
         panel(&mut scene, LOSS, &title, lines.map(|(loss, name)| (decades(loss), name)));
         scene.curve(LOSS, GRID.map(|part| part + 50), history.loss.points.iter().map(|&loss| decades(loss)));
         scene.curve(LOSS, ORANGE, history.smooth_loss.points.iter().map(|&loss| decades(loss)));
-        // From 80 to 100 %.
-        let share = |accuracy: f32| (accuracy - 0.8) / 0.2;
-        let lines = [(0.25, "85"), (0.5, "90"), (0.75, "95")];
+        // Two and a half decades of the error, so that 99 % is as far above 90 % as that is above nothing.
+        let share = |accuracy: f32| -(1.0 - accuracy).max(1e-6).log10() / 2.5;
+        let lines = [(0.5, "50"), (0.9, "90"), (0.99, "99")].map(|(at, name)| (share(at), name));
         let title = history.smooth.map_or("accuracy".to_string(), |(_, accuracy)| {
             let test = history
                 .tests
