@@ -1,6 +1,8 @@
 //! Every preset learns: its loss falls on the data it is made for. And a step of the deeper ones is the same on the
 //! GPU and on the CPU.
 
+mod common;
+
 use lenet::backend::{Backend, gpu};
 use lenet::data::{self, Dataset, Split};
 use lenet::kernels::Step;
@@ -102,15 +104,7 @@ fn one_step(network: &Network, images: &Dataset, device: Option<&gpu::Device>) -
 
 #[test]
 fn deep_presets_agree_between_gpu_and_cpu() {
-    let adapter = block_on(gpu::adapters()).into_iter().next();
-    let Some(adapter) = adapter else {
-        assert!(
-            std::env::var_os("LENET_REQUIRE_GPU").is_none(),
-            "LENET_REQUIRE_GPU is set, there is no adapter"
-        );
-        return eprintln!("skipped: there is no adapter");
-    };
-    let device = block_on(gpu::Device::open(&adapter)).expect("a device");
+    let Some(device) = common::gpu() else { return };
     let images = data_of("lenet5").train.take(8);
     for preset in ["lenet5-1998", "resnet", "inception", "mobilenet"] {
         let network = Network::preset(preset).expect("a preset");

@@ -1,5 +1,7 @@
 //! Fused plans compute what unfused plans compute: the same launches' sums in another grouping, on each backend.
 
+mod common;
+
 use lenet::Network;
 use lenet::backend::{Backend, Gpu, gpu};
 use lenet::kernels::Step;
@@ -144,27 +146,15 @@ fn cpu() {
 }
 
 /// The first adapter's device; without one, says that the test is skipped, or fails where it is required.
-fn device() -> Option<gpu::Device> {
-    let adapter = pollster::block_on(gpu::adapters()).into_iter().next();
-    if adapter.is_none() {
-        assert!(
-            std::env::var_os("LENET_REQUIRE_GPU").is_none(),
-            "LENET_REQUIRE_GPU is set, there is no adapter"
-        );
-        eprintln!("skipped: there is no adapter");
-    }
-    adapter.map(|adapter| pollster::block_on(gpu::Device::open(&adapter)).expect("a device"))
-}
-
 #[test]
 fn gpu() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     check(Some(&device), &[35], &[256]);
 }
 
 #[test]
 fn twelve_dispatches_reach_the_queue() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     for name in ["lenet5", "lenet5-tanh"] {
         let options = Options { batch: 16, train_images: 48, ..Options::default() };
         let plan = Plan::new(&Network::preset(name).expect("a preset"), &options).expect("a plan");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Read;
 
 use common::{Array, Golden, Ran, Rig, Tolerance, Worst, pack, project, relative_l2, unblock};
 use lenet::Network;
@@ -509,21 +509,6 @@ fn mnist(images: usize) -> (Vec<u32>, Vec<u8>) {
     (pack(&pixels), labels)
 }
 
-/// Says so where there is no adapter, unless the environment requires one.
-fn open_gpu() -> Option<gpu::Device> {
-    let adapters = block_on(gpu::adapters());
-    let Some(adapter) = adapters.first() else {
-        assert!(
-            std::env::var("LENET_REQUIRE_GPU").as_deref() != Ok("1"),
-            "LENET_REQUIRE_GPU is 1, and there is no adapter"
-        );
-        // Past the test harness, which would swallow it.
-        let _ = writeln!(std::io::stderr(), "skipped: there is no GPU adapter");
-        return None;
-    };
-    Some(block_on(gpu::Device::open(adapter)).expect("a device"))
-}
-
 /// Where a whole network runs.
 #[derive(Clone, Copy)]
 enum On<'a> {
@@ -761,7 +746,7 @@ fn a_hundred_steps_of_sgd_of_tanh_avg_on_the_cpu() {
 
 #[test]
 fn the_first_batch_on_the_gpu() {
-    let Some(device) = open_gpu() else { return };
+    let Some(device) = common::gpu() else { return };
     for which in [RELU_MAX, TANH_AVG] {
         check_batch0(On::Gpu(&device), which);
     }
@@ -769,7 +754,7 @@ fn the_first_batch_on_the_gpu() {
 
 #[test]
 fn ten_steps_on_the_gpu() {
-    let Some(device) = open_gpu() else { return };
+    let Some(device) = common::gpu() else { return };
     for (which, rule) in [(RELU_MAX, Rule::Sgd), (RELU_MAX, Rule::Adam), (TANH_AVG, Rule::Sgd)] {
         check_steps(On::Gpu(&device), which, rule, 10);
     }

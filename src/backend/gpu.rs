@@ -67,7 +67,9 @@ impl Device {
             .await
             .map_err(|error| Error::Device(format!("{}: {error}", info.name)))?;
         let mut made = Device::new(device, queue);
-        made.name = format!("{} ({}, {})", info.name, kind(info.device_type), info.backend);
+        // Browsers may keep the name to themselves.
+        let name = if info.name.is_empty() { "GPU" } else { &info.name };
+        made.name = format!("{name} ({}, {})", kind(info.device_type), info.backend);
         let lost = made.lost.clone();
         made.device.set_device_lost_callback(move |reason, message| {
             // Dropping the device is not a loss that anyone waits for.

@@ -157,9 +157,10 @@ pub fn prepare_grey(picture: Grey, height: usize, width: usize) -> Result<(Vec<u
     let (columns, rows) = field(height, width)?;
     let Grey { height, width, pixels } = picture;
     let found = pixels.len();
-    let grey =
-        field(height, width).ok().and_then(|(width, height)| GrayImage::from_raw(width, height, pixels));
-    grey.filter(|grey| grey.len() == found)
+    field(height, width)
+        .ok()
+        .filter(|_| found == width * height)
+        .and_then(|(width, height)| GrayImage::from_raw(width, height, pixels))
         .ok_or_else(|| {
             format!("{found} pixels found, expected {width}x{height}, at most {MAX_SIDE} in each direction")
         })

@@ -1,21 +1,27 @@
 //! How the CPU twins use the machine: the widest SIMD it has, chosen at run time, and slices cut for rayon.
 
 use std::cell::Cell;
-use std::sync::OnceLock;
 
-use pulp::{Arch, Simd, WithSimd};
+#[cfg(not(target_arch = "wasm32"))]
+use pulp::Arch;
+use pulp::{Simd, WithSimd};
 
 use super::LANES;
-
-fn arch() -> &'static Arch {
-    static ARCH: OnceLock<Arch> = OnceLock::new();
-    ARCH.get_or_init(Arch::new)
-}
 
 /// Runs `work` compiled for the widest instruction set of this machine.
 #[inline]
 pub(crate) fn vectorize<W: WithSimd<Output = ()>>(work: W) {
-    arch().dispatch(work);
+    #[cfg(not(target_arch = "wasm32"))]
+    {
+        static ARCH: std::sync::OnceLock<Arch> = std::sync::OnceLock::new();
+        ARCH.get_or_init(Arch::new).dispatch(work);
+    }
+    // Here it is known when this is compiled, so that what is not taken is left out of a page's download.
+    #[cfg(target_arch = "wasm32")]
+    match pulp::core_arch::wasm::Simd128::try_new() {
+        Some(simd128) => Simd::vectorize(pulp::wasm::Simd128 { simd128 }, work),
+        None => Simd::vectorize(pulp::Scalar, work),
+    }
 }
 
 /// How wide that is, for messages.

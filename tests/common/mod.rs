@@ -2,11 +2,35 @@
 #![allow(dead_code)]
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use lenet::backend::Cpu;
+use lenet::backend::{Cpu, gpu};
 use lenet::kernels::{LANES, Launch, Range, Step, blocks, padded};
 use lenet::plan::{Phase, Program};
+use pollster::block_on;
+
+/// What was found, if anything. Nothing is said to be skipped, or fails where `LENET_REQUIRE_GPU=1` asks for it.
+pub fn required<T>(adapter: Option<T>) -> Option<T> {
+    if adapter.is_none() {
+        let required = std::env::var("LENET_REQUIRE_GPU").is_ok_and(|value| value == "1");
+        assert!(!required, "LENET_REQUIRE_GPU is 1, and no adapter could be opened");
+        let name = std::thread::current().name().unwrap_or("a test").to_string();
+        // Past the test harness, which would swallow it.
+        let _ = writeln!(std::io::stderr(), "{name}: skipped, there is no GPU adapter");
+    }
+    adapter
+}
+
+/// A device for one test, of the first adapter that opens: drivers may compile on the queue's thread, so that
+/// tests which share a device wait for each other.
+pub fn gpu() -> Option<gpu::Device> {
+    static ADAPTERS: OnceLock<Vec<wgpu::Adapter>> = OnceLock::new();
+    required(ADAPTERS.get_or_init(|| block_on(gpu::adapters())).iter().find_map(|adapter| {
+        block_on(gpu::Device::open(adapter)).inspect_err(|error| eprintln!("{error}")).ok()
+    }))
+}
 
 /// A file of this project.
 pub fn project(path: &str) -> PathBuf {

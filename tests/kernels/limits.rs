@@ -8,13 +8,13 @@ use lenet::network::Network;
 use lenet::plan::{LARGEST_BATCH, Memory, Options, Phase, Plan, Program};
 use pollster::block_on;
 
-use super::device;
+use super::common;
 use super::harness::*;
 use super::whole::plan;
 
 #[test]
 fn a_buffer_over_the_limits_is_an_error() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     let mut program = Program::default();
     let most = wgpu::Limits::default().max_storage_buffer_binding_size;
     program.add("the largest", CHUNK);
@@ -84,7 +84,7 @@ fn the_largest_batch_is_the_largest() {
 
 #[test]
 fn launches_are_timed_by_the_device() {
-    let opened = device();
+    let opened = common::gpu();
     if opened.is_none() {
         return;
     }
@@ -113,7 +113,7 @@ fn launches_are_timed_by_the_device() {
 
 #[test]
 fn a_lost_device_is_an_error() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     let case = super::batch::cases().swap_remove(0);
     let mut backend = block_on(Backend::gpu(&device, &case.program)).expect("a backend");
     let range = Range { len: CHUNK, ..case.program.train[0].bindings[0].1 };

@@ -4,15 +4,14 @@
 #![allow(clippy::single_range_in_vec_init, clippy::neg_cmp_op_on_partial_ord)]
 
 use std::collections::BTreeSet;
-use std::sync::OnceLock;
-use std::{env, fs};
+use std::fs;
 
-use lenet::backend::gpu;
 use lenet::kernels::SHADERS;
-use pollster::block_on;
 
 mod activation;
 mod batch;
+#[path = "../common/mod.rs"]
+mod common;
 mod conv2d;
 mod conv_pool;
 mod depthwise;
@@ -54,30 +53,9 @@ const TABLE: [(&str, Cases); 15] = [
     ("rbf", rbf::cases),
 ];
 
-/// A device for one test, of the first adapter that opens: drivers may compile on the queue's thread, so that
-/// tests which share a device wait for each other. Without an adapter, says that the test is skipped, or fails
-/// where `LENET_REQUIRE_GPU=1` asks for one.
-fn device() -> Option<gpu::Device> {
-    let device = open();
-    if device.is_none() {
-        let required = env::var("LENET_REQUIRE_GPU").is_ok_and(|value| value == "1");
-        assert!(!required, "LENET_REQUIRE_GPU=1, but no adapter could be opened");
-        let name = std::thread::current().name().unwrap_or("a test").to_string();
-        eprintln!("{name}: skipped, there is no GPU adapter");
-    }
-    device
-}
-
-fn open() -> Option<gpu::Device> {
-    static ADAPTERS: OnceLock<Vec<wgpu::Adapter>> = OnceLock::new();
-    ADAPTERS.get_or_init(|| block_on(gpu::adapters())).iter().find_map(|adapter| {
-        block_on(gpu::Device::open(adapter)).inspect_err(|error| eprintln!("{error}")).ok()
-    })
-}
-
 fn check(shader: &str) {
     let (_, cases) = TABLE.iter().find(|(name, _)| *name == shader).expect("a shader of the table");
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     let failures: Vec<String> = cases().iter().flat_map(|case| case.failures(&device)).collect();
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
 }

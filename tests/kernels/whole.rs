@@ -7,7 +7,7 @@ use lenet::network::Network;
 use lenet::plan::{Options, Phase, Plan};
 use pollster::block_on;
 
-use super::device;
+use super::common;
 use super::harness::*;
 
 /// Trains a preset for five steps on random bytes, the last batch ragged; gives all parameters and metrics.
@@ -50,7 +50,7 @@ fn training_repeats_bit_for_bit_on_the_cpu() {
 
 #[test]
 fn training_repeats_bit_for_bit_on_the_gpu() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     let plan = plan(Rule::Adam);
     let run = || {
         let backend = block_on(Backend::gpu(&device, &plan.program)).expect("a backend");
@@ -61,7 +61,7 @@ fn training_repeats_bit_for_bit_on_the_gpu() {
 
 #[test]
 fn training_agrees_between_gpu_and_cpu() {
-    let Some(device) = device() else { return };
+    let Some(device) = common::gpu() else { return };
     // Not Adam: its first steps are as large for a gradient of 1e-9 as for one of 1, whatever the rounding.
     let plan = plan(Rule::Momentum);
     let (cpu, cpu_metrics) = train(&plan, Backend::cpu(&plan.program)).expect("training");

@@ -173,16 +173,12 @@ pub fn presets() -> String {
     json!(all).to_string()
 }
 
-/// Has the browser compile every pipeline of a preset, fused and layer by layer; says how many there are.
+/// Has the browser compile every pipeline of a preset; says how many there are.
 #[wasm_bindgen]
 pub async fn pipelines(preset: String) -> Result<usize> {
     let device = device().await?;
     let network = Network::preset(&preset).map_err(thrown)?;
-    let mut made = 0;
-    for fuse in [true, false] {
-        let options = Options { batch: 16, fuse, fill: device.fill(), ..Options::default() };
-        let plan = Plan::new(&network, &options).map_err(thrown)?;
-        made += gpu::Gpu::new(&device, &plan.program).await.map_err(thrown)?.pipelines();
-    }
-    Ok(made)
+    let options = Options { batch: 16, fill: device.fill(), ..Options::default() };
+    let plan = Plan::new(&network, &options).map_err(thrown)?;
+    Ok(gpu::Gpu::new(&device, &plan.program).await.map_err(thrown)?.pipelines())
 }

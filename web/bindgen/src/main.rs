@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .web(true)?
         .typescript(false)
         .omit_default_module_path(false)
+        .remove_name_section(true)
         .generate(output)?;
     Ok(())
 }
