@@ -1,10 +1,13 @@
 //! What the document for embedders promises: what may cross threads, what a drop disturbs, what a shared device and
 //! a lost one mean, and that memory does not grow.
 
+mod common;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
+use common::required;
 use lenet::backend::{Answer, Backend, Cpu, Gpu, Readback, gpu};
 use lenet::data::Dataset;
 use lenet::plan::{Plan, Program};
@@ -74,14 +77,7 @@ impl Owned {
 fn owned() -> Option<Owned> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let adapters = block_on(instance.enumerate_adapters(wgpu::Backends::all()));
-    let Some(adapter) = gpu::best(&adapters, true) else {
-        assert!(
-            std::env::var_os("LENET_REQUIRE_GPU").is_none(),
-            "LENET_REQUIRE_GPU is set, there is no adapter"
-        );
-        eprintln!("skipped: there is no adapter");
-        return None;
-    };
+    let adapter = required(gpu::best(&adapters, true))?;
     let (device, queue) = block_on(adapter.request_device(&Default::default())).expect("a device");
     let told = Arc::new(AtomicUsize::new(0));
     let count = told.clone();
