@@ -33,12 +33,8 @@
 //! # }
 //! ```
 //!
-//! # What the library promises
-//!
-//! Construction and read-back are the only asynchronous calls. Failures of the device, its loss among them, are
-//! [`Error`]s; nothing that a caller or a file gives makes the library panic. Its threads are those of rayon's
-//! pool, for the CPU backend and for compiling pipelines, and a short one that waits for a read-back which is
-//! awaited. It opens no file but those it is given. The same seed on the same backend gives the same bits.
+//! What the library promises about threads, the device, errors, cancellation, memory, determinism and versions
+//! is in [`embedding`].
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -47,6 +43,7 @@ pub mod backend;
 pub mod check;
 pub mod checkpoint;
 pub mod data;
+pub mod embedding;
 pub mod error;
 pub mod fit;
 pub mod inspect;

@@ -12,7 +12,7 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::augment::Augment;
-use crate::backend::{Backend, Readback};
+use crate::backend::{Answer, Backend, Readback};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
@@ -273,6 +273,11 @@ impl Session {
         &mut self.backend
     }
 
+    /// Both, for one who binds the plan's buffers in passes of their own.
+    pub fn parts(&mut self) -> (&Plan, &mut Backend) {
+        (&self.plan, &mut self.backend)
+    }
+
     /// What runs the plan, for messages.
     pub fn device(&self) -> String {
         self.backend.name()
@@ -288,14 +293,13 @@ impl Session {
     }
 
     /// All parameters as one flat buffer; [`Plan::split`] cuts it.
-    pub async fn parameters(&mut self) -> Result<Vec<f32>> {
-        self.read(self.plan.parameters).await
+    pub fn parameters(&mut self) -> Answer<Vec<f32>> {
+        self.read(self.plan.parameters)
     }
 
     /// A range's floats.
-    pub async fn read(&mut self, range: Range) -> Result<Vec<f32>> {
-        let words = self.backend.read(range).await?;
-        Ok(bytemuck::cast_vec(words))
+    pub fn read(&mut self, range: Range) -> Answer<Vec<f32>> {
+        Answer::new(vec![self.backend.read(range)], Vec::new(), |all, words| *all = bytemuck::cast_vec(words))
     }
 
     fn upload(&mut self, to: Data, data: &Dataset) -> Result<()> {
@@ -341,13 +345,13 @@ impl Session {
         Ok(readbacks)
     }
 
-    fn evaluation_steps(&self, images: usize) -> Vec<Step> {
-        let batch = self.plan.options.batch;
-        (0..images)
+    fn evaluation_steps(&self, images: std::ops::Range<usize>) -> Vec<Step> {
+        let (end, batch) = (images.end, self.plan.options.batch);
+        images
             .step_by(batch)
             .map(|cursor| Step {
                 cursor: cursor as u32,
-                count: batch.min(images - cursor) as u32,
+                count: batch.min(end - cursor) as u32,
                 ..Step::default()
             })
             .collect()
@@ -357,39 +361,52 @@ impl Session {
     /// is.
     ///
     /// # Errors
-    /// What the device reports.
-    pub async fn evaluate(&mut self, images: usize) -> Result<Metrics> {
-        let mut steps = self.evaluation_steps(images);
-        let mut metrics = Metrics::default();
-        for readback in self.queue(Phase::Evaluate, &mut steps)? {
-            readback.await?.chunks_exact(RECORD).for_each(|record| metrics.add(record));
+    /// With the answer: [`Error::Settings`] when the plan was made for fewer images, and what the device reports.
+    pub fn evaluate(&mut self, images: usize) -> Answer<Metrics> {
+        let most = self.plan.options.eval_images;
+        if images > most {
+            return Answer::failed(Error::Settings(format!("{images} images to evaluate, there are {most}")));
         }
-        Ok(metrics)
+        let mut steps = self.evaluation_steps(0..images);
+        match self.queue(Phase::Evaluate, &mut steps) {
+            Ok(readbacks) => Answer::new(readbacks, Metrics::default(), |metrics, words| {
+                words.chunks_exact(RECORD).for_each(|record| metrics.add(record));
+            }),
+            Err(error) => Answer::failed(error),
+        }
     }
 
-    /// Probabilities of the classes, `[images][classes]`, of pictures laid out like a data set's.
+    /// Probabilities of the classes, `[images][classes]`, of pictures laid out like a data set's. All of it is
+    /// queued at once: a caller with frames to draw hands in few pictures at a time.
     ///
     /// # Errors
-    /// [`Error::Settings`] when the bytes are not whole pictures, and what the device reports.
-    pub async fn predict(&mut self, pictures: &[u8]) -> Result<Vec<f32>> {
+    /// With the answer: [`Error::Settings`] when the bytes are not whole pictures, and what the device reports.
+    pub fn predict(&mut self, pictures: &[u8]) -> Answer<Vec<f32>> {
         let input = self.plan.network.input;
         let pixels = input.channels * input.height * input.width;
         if !pictures.len().is_multiple_of(pixels) {
-            return Err(Error::Settings(format!(
-                "{} bytes are not whole pictures of {pixels}",
-                pictures.len()
-            )));
+            let what = format!("{} bytes are not whole pictures of {pixels}", pictures.len());
+            return Answer::failed(Error::Settings(what));
         }
         let (batch, classes) = (self.plan.options.batch, self.plan.outputs());
-        let mut probabilities = Vec::with_capacity(pictures.len() / pixels * classes);
+        let images = pictures.len() / pixels;
+        let mut readbacks = Vec::with_capacity(images.div_ceil(batch));
         for pictures in pictures.chunks(batch * pixels) {
-            let count = pictures.len() / pixels;
-            self.backend.write(self.plan.predict_data.images, &packed(pictures))?;
-            self.backend.run(Phase::Predict, &[Step { count: count as u32, ..Step::default() }])?;
-            let blocked = self.read(self.plan.probabilities).await?;
-            probabilities.extend(to_rows(&blocked, classes, count));
+            let step = Step { count: (pictures.len() / pixels) as u32, ..Step::default() };
+            let queued = self
+                .backend
+                .write(self.plan.predict_data.images, &packed(pictures))
+                .and_then(|()| self.backend.run(Phase::Predict, &[step]));
+            if let Err(error) = queued {
+                return Answer::failed(error);
+            }
+            readbacks.push(self.backend.read(self.plan.probabilities));
         }
-        Ok(probabilities)
+        let all = Vec::with_capacity(images * classes);
+        Answer::new(readbacks, all, move |all, words| {
+            let count = batch.min(images - all.len() / classes);
+            all.extend(to_rows(bytemuck::cast_slice(&words), classes, count));
+        })
     }
 }
 
@@ -451,6 +468,8 @@ pub enum Event {
 pub enum Advance {
     /// Queued this many steps.
     Queued(usize),
+    /// Queued this many batches of the epoch's evaluation.
+    Evaluating(usize),
     /// Queued nothing: the epoch's evaluation has to arrive first. [`Trainer::poll`] until it has.
     Waiting,
     /// Queued nothing: the run is over.
@@ -474,7 +493,8 @@ pub struct Trainer {
     queued: u64,
     /// The epoch whose order lies in the buffer.
     ordered: Option<usize>,
-    evaluating: bool,
+    /// At the end of an epoch: the images whose evaluation has been queued.
+    evaluating: Option<usize>,
     stopped: bool,
     pending: VecDeque<Pending>,
     evaluation: Metrics,
@@ -497,7 +517,8 @@ impl Trainer {
         }
     }
 
-    /// Puts the data and fresh weights in place. The session's plan must be made with [`Trainer::options`].
+    /// Puts the data and fresh weights in place. The session's plan must be made with [`Trainer::options`], for at
+    /// least as many images; the session may be that of an earlier trainer.
     ///
     /// # Errors
     /// [`Error::Settings`] and [`Error::Network`] when something is out of range or does not fit together.
@@ -511,6 +532,20 @@ impl Trainer {
         if train.is_empty() || evaluation.is_empty() {
             return Err(Error::Settings("there are no images to train on or to evaluate".into()));
         }
+        let made = &session.plan.options;
+        let (train_images, eval_images) = (made.train_images, made.eval_images);
+        if train.len() > train_images || evaluation.len() > eval_images {
+            return Err(Error::Settings(format!(
+                "{} and {} images are more than the {train_images} and {eval_images} that the plan was made for",
+                train.len(),
+                evaluation.len()
+            )));
+        }
+        let (fuse, reuse, fill) = (made.fuse, made.reuse, made.fill);
+        let same = Trainer::options(&settings, train, evaluation);
+        if (Options { fuse, reuse, fill, train_images, eval_images, ..same }) != *made {
+            return Err(Error::Settings("the plan was made for other settings than the trainer's".into()));
+        }
         let network = session.plan.network.clone();
         for data in [train, evaluation] {
             network.check_data([data.channels, data.height, data.width], data.classes, data.label_size)?;
@@ -519,6 +554,10 @@ impl Trainer {
         session.set_evaluation(evaluation)?;
         let first = network.initial(settings.seed)?;
         session.set_parameters(first.iter().map(Vec::as_slice))?;
+        // The session may come from another trainer.
+        for moment in [session.plan.moment1, session.plan.moment2] {
+            session.backend.write(moment, &vec![0; moment.len])?;
+        }
         Ok(Trainer {
             session,
             settings,
@@ -527,7 +566,7 @@ impl Trainer {
             position: Position::default(),
             queued: 0,
             ordered: None,
-            evaluating: false,
+            evaluating: None,
             stopped: false,
             pending: VecDeque::new(),
             evaluation: Metrics::default(),
@@ -575,18 +614,19 @@ impl Trainer {
         self.rate = rate;
     }
 
-    /// Queues at most `most` steps, never beyond the end of the epoch, where it queues the evaluation too.
-    /// Never waits for a GPU.
+    /// Queues at most `most` steps, never beyond the end of the epoch; after that, at most `most` batches of the
+    /// epoch's evaluation. Never waits for a GPU.
     ///
     /// # Errors
     /// What the device reports.
     pub fn advance(&mut self, most: usize) -> Result<Advance> {
-        if self.evaluating {
-            return Ok(Advance::Waiting);
-        }
         let total = self.total_steps();
-        if self.stopped || self.queued >= total {
+        if self.stopped || self.evaluating.is_none() && self.queued >= total {
             return Ok(if self.pending.is_empty() { Advance::Done } else { Advance::Waiting });
+        }
+        if self.evaluating.is_some() {
+            let batches = self.queue_evaluation(most)?;
+            return Ok(if batches > 0 { Advance::Evaluating(batches) } else { Advance::Waiting });
         }
         let per_epoch = self.steps_per_epoch();
         let epoch = (self.queued / per_epoch) as usize;
@@ -621,15 +661,22 @@ impl Trainer {
         }
         self.queued += count;
         if self.queued == end {
-            let mut steps = self.session.evaluation_steps(self.eval_images);
-            let readbacks = self.session.queue(Phase::Evaluate, &mut steps)?;
-            let last = readbacks.len() - 1;
-            for (i, readback) in readbacks.into_iter().enumerate() {
-                self.pending.push_back(Pending::Evaluation { last: i == last, readback });
-            }
-            self.evaluating = true;
+            self.evaluating = Some(0);
         }
         Ok(Advance::Queued(count as usize))
+    }
+
+    /// Queues at most `most` of the batches that are left of the epoch's evaluation.
+    fn queue_evaluation(&mut self, most: usize) -> Result<usize> {
+        let Some(from) = self.evaluating.filter(|&from| from < self.eval_images) else { return Ok(0) };
+        let room = self.session.backend.most_steps().min(RING);
+        let end = (from + most.min(room).max(1) * self.settings.batch).min(self.eval_images);
+        let mut steps = self.session.evaluation_steps(from..end);
+        for readback in self.session.queue(Phase::Evaluate, &mut steps)? {
+            self.pending.push_back(Pending::Evaluation { last: end == self.eval_images, readback });
+        }
+        self.evaluating = Some(end);
+        Ok(steps.len())
     }
 
     /// The next event, if it has arrived. Never waits.
@@ -647,13 +694,19 @@ impl Trainer {
         }
     }
 
-    /// The next event; `None` when nothing is queued.
+    /// The next event; `None` when nothing is queued. Queues what is left of an epoch's evaluation by itself.
+    /// Dropped before it is ready, it loses nothing: the next call goes on where it was.
     ///
     /// # Errors
     /// As [`Trainer::poll`].
     pub async fn event(&mut self) -> Result<Option<Event>> {
         loop {
-            let Some(pending) = self.pending.front_mut() else { return Ok(None) };
+            let Some(pending) = self.pending.front_mut() else {
+                if self.stopped || self.queue_evaluation(usize::MAX)? == 0 {
+                    return Ok(None);
+                }
+                continue;
+            };
             let (Pending::Steps { readback, .. } | Pending::Evaluation { readback, .. }) = pending;
             let records = readback.await?;
             if let Some(event) = self.arrived(&records)? {
@@ -700,27 +753,41 @@ impl Trainer {
             self.position.stale += 1;
         }
         self.stopped |= self.settings.early_stop.is_some_and(|most| self.position.stale >= most);
-        self.evaluating = false;
+        self.evaluating = None;
         let step = self.position.step;
         // The last epoch of a run that `steps` cut short may be a part of one.
         let epoch = step.div_ceil(self.steps_per_epoch()) as usize;
         Event::Epoch { epoch, step, train: std::mem::take(&mut self.position.epoch), evaluation, best }
     }
 
-    /// All that a resumed run needs. Only what has been reported is in it when nothing is in flight: take
-    /// events until there are no more, then a snapshot.
+    /// All that a resumed run needs, as it is now: what is queued later does not change it.
     ///
     /// # Errors
-    /// What the device reports.
-    pub async fn snapshot(&mut self) -> Result<Snapshot> {
-        let used = |range: Range, plan: &Plan| range.len == plan.parameters.len;
-        let (moment1, moment2) = (self.session.plan.moment1, self.session.plan.moment2);
-        let parameters = self.session.parameters().await?;
-        let moment1 =
-            if used(moment1, &self.session.plan) { self.session.read(moment1).await? } else { Vec::new() };
-        let moment2 =
-            if used(moment2, &self.session.plan) { self.session.read(moment2).await? } else { Vec::new() };
-        Ok(Snapshot { position: self.position, parameters, moment1, moment2 })
+    /// With the answer: [`Error::Settings`] while anything is in flight, since the position is that of the last
+    /// event: take events until there are no more, then a snapshot. And what the device reports.
+    pub fn snapshot(&mut self) -> Answer<Snapshot> {
+        if !self.pending.is_empty() || self.position.step != self.queued {
+            let what = "a snapshot is taken when nothing is in flight: take the events first";
+            return Answer::failed(Error::Settings(what.into()));
+        }
+        let plan = &self.session.plan;
+        // Parameters, then the moments that the optimizer has.
+        let parts = [true, plan.moment1.len == plan.parameters.len, plan.moment2.len == plan.parameters.len];
+        let ranges = [plan.parameters, plan.moment1, plan.moment2];
+        let held = ranges.into_iter().zip(parts).filter(|(_, held)| *held);
+        let readbacks = held.map(|(range, _)| self.session.backend.read(range)).collect();
+        let snapshot = Snapshot {
+            position: self.position,
+            parameters: Vec::new(),
+            moment1: Vec::new(),
+            moment2: Vec::new(),
+        };
+        Answer::new(readbacks, snapshot, |snapshot, words| {
+            let parts = [&mut snapshot.parameters, &mut snapshot.moment1, &mut snapshot.moment2];
+            if let Some(part) = parts.into_iter().find(|part| part.is_empty()) {
+                *part = bytemuck::cast_vec(words);
+            }
+        })
     }
 
     /// Continues from a snapshot of a run with the same settings and data: on the same backend, with the same
@@ -746,7 +813,10 @@ impl Trainer {
             self.session.backend.write(range, bytemuck::cast_slice(values))?;
         }
         self.pending.clear();
-        self.evaluating = false;
+        // An epoch that has metrics of its own at its end has not been evaluated.
+        let step = snapshot.position.step;
+        let ends = step.is_multiple_of(self.steps_per_epoch()) || step == self.total_steps();
+        self.evaluating = (ends && snapshot.position.epoch.count > 0).then_some(0);
         self.stopped = self.settings.early_stop.is_some_and(|most| snapshot.position.stale >= most);
         self.evaluation = Metrics::default();
         self.position = snapshot.position;

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
@@ -123,15 +124,36 @@ impl Device {
         self.lost().map_or(Ok(()), |reason| Err(Error::DeviceLost(reason)))
     }
 
-    fn error(&self, error: &wgpu::Error) -> Error {
-        match self.check() {
-            Err(lost) => lost,
-            // A lent device has its owner's handler: there the message is all there is.
-            Ok(()) if ["lost", "destroyed"].iter().any(|word| error.to_string().contains(word)) => {
-                Error::DeviceLost(error.to_string())
-            }
-            Ok(()) => Error::Device(error.to_string()),
+    /// What an error of the device is: its loss, which is kept for all later calls, or the error itself.
+    fn error(&self, error: &dyn std::fmt::Display) -> Error {
+        if self.check().is_ok() && self.is_gone() {
+            let reason = "its owner's handler was told why, if it has one".to_string();
+            self.lost.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(reason);
         }
+        self.check().err().unwrap_or_else(|| Error::Device(error.to_string()))
+    }
+
+    /// Whether a device, possibly one whose loss only its owner's handler is told, takes no work any more: then not
+    /// even the smallest buffer can be mapped.
+    fn is_gone(&self) -> bool {
+        // A browser's device tells its loss in time, and answers nothing at once.
+        if cfg!(target_arch = "wasm32") {
+            return false;
+        }
+        let scopes = self.scopes();
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("probe"),
+            size: 4,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        let refused = Arc::new(AtomicBool::new(false));
+        let told = refused.clone();
+        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+            told.store(result.is_err(), Ordering::Relaxed);
+        });
+        drop(scopes.pop());
+        refused.load(Ordering::Relaxed)
     }
 
     /// Opens error scopes; the future of what they catch comes from [`Scopes::pop`].
@@ -159,6 +181,25 @@ pub fn kind(device_type: wgpu::DeviceType) -> &'static str {
 pub async fn adapters() -> Vec<wgpu::Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     instance.enumerate_adapters(wgpu::Backends::all()).await
+}
+
+/// Whether an adapter grants all that the kernels may ask for.
+pub fn suffices(adapter: &wgpu::Adapter) -> bool {
+    wgpu::Limits::default().check_limits(&adapter.limits())
+}
+
+/// The best of the adapters that suffice: a discrete GPU before an integrated one before any other; a software
+/// adapter only if it is asked for, and then last.
+pub fn best(adapters: &[wgpu::Adapter], software: bool) -> Option<&wgpu::Adapter> {
+    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let usable = |adapter: &&wgpu::Adapter| suffices(adapter) && (software || rank(adapter) < 4);
+    adapters.iter().filter(usable).min_by_key(|adapter| rank(adapter))
 }
 
 struct Scopes([wgpu::ErrorScopeGuard; 3]);
@@ -447,9 +488,9 @@ impl Gpu {
             }
             encoder.resolve_query_set(&queries, 0..query, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, 8 * u64::from(count));
-            self.device.queue.submit([encoder.finish()]);
+            let submission = self.device.queue.submit([encoder.finish()]);
             self.dispatched += u64::from(query / 2);
-            let mapping = Mapping::new(&self.device, staging);
+            let mapping = Mapping::new(&self.device, staging, submission);
             self.caught.extend(scopes.pop());
             let words = Readback::waiting(mapping).await?;
             let ticks = |pair: &[u32]| u64::from(pair[0]) | u64::from(pair[1]) << 32;
@@ -480,8 +521,8 @@ impl Gpu {
         let mut encoder = self.device.device.create_command_encoder(&Default::default());
         let buffer = &self.buffers[range.buffer.0];
         encoder.copy_buffer_to_buffer(buffer, 4 * range.start as u64, &staging, 0, size);
-        self.device.queue.submit([encoder.finish()]);
-        let mapping = Mapping::new(&self.device, staging);
+        let submission = self.device.queue.submit([encoder.finish()]);
+        let mapping = Mapping::new(&self.device, staging, submission);
         self.caught.extend(scopes.pop());
         match self.report() {
             Ok(()) => Readback::waiting(mapping),
@@ -665,9 +706,20 @@ fn bind(
 pub struct Mapping {
     device: Device,
     staging: wgpu::Buffer,
+    /// The submission that fills the buffer.
+    #[cfg(not(target_arch = "wasm32"))]
+    submission: wgpu::SubmissionIndex,
     state: Arc<Mutex<Mapped>>,
     #[cfg(not(target_arch = "wasm32"))]
     watched: bool,
+}
+
+/// Wakes whoever waits, without holding the lock: the waker may ask at once.
+fn wake(state: &Mutex<Mapped>) {
+    let waker = state.lock().unwrap_or_else(PoisonError::into_inner).waker.take();
+    if let Some(waker) = waker {
+        waker.wake();
+    }
 }
 
 #[derive(Default)]
@@ -677,19 +729,20 @@ struct Mapped {
 }
 
 impl Mapping {
-    fn new(device: &Device, staging: wgpu::Buffer) -> Mapping {
+    fn new(device: &Device, staging: wgpu::Buffer, submission: wgpu::SubmissionIndex) -> Mapping {
+        #[cfg(target_arch = "wasm32")]
+        let _ = submission;
         let state = Arc::new(Mutex::new(Mapped::default()));
         let told = state.clone();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            let mut state = told.lock().unwrap_or_else(PoisonError::into_inner);
-            state.result = Some(result);
-            if let Some(waker) = state.waker.take() {
-                waker.wake();
-            }
+            told.lock().unwrap_or_else(PoisonError::into_inner).result = Some(result);
+            wake(&told);
         });
         Mapping {
             device: device.clone(),
             staging,
+            #[cfg(not(target_arch = "wasm32"))]
+            submission,
             state,
             #[cfg(not(target_arch = "wasm32"))]
             watched: false,
@@ -704,12 +757,12 @@ impl Mapping {
         match (result, polled) {
             (Some(Ok(())), _) => Some(match self.staging.get_mapped_range(..) {
                 Ok(view) => Ok(bytemuck::pod_collect_to_vec::<u8, u32>(&view)),
-                Err(error) => Err(Error::Device(error.to_string())),
+                Err(error) => Err(self.device.error(&error)),
             }),
             (Some(Err(error)), _) => {
                 Some(Err(self.device.check().err().unwrap_or_else(|| Error::DeviceLost(error.to_string()))))
             }
-            (None, Err(error)) => Some(Err(Error::Device(error.to_string()))),
+            (None, Err(error)) => Some(Err(self.device.error(&error))),
             (None, Ok(_)) => self.device.check().err().map(Err),
         }
     }
@@ -720,13 +773,14 @@ impl Mapping {
         #[cfg(not(target_arch = "wasm32"))]
         if !std::mem::replace(&mut self.watched, true) {
             let (device, state) = (self.device.device.clone(), self.state.clone());
+            // Not for all that was submitted: the device's owner may be far ahead by then.
+            let wait =
+                wgpu::PollType::Wait { submission_index: Some(self.submission.clone()), timeout: None };
             // Natively someone has to wait for the device: a thread does, so that no executor has to.
             let watch = std::thread::Builder::new().name("lenet readback".into());
             let spawned = watch.spawn(move || {
-                let _ = device.poll(wgpu::PollType::wait_indefinitely());
-                if let Some(waker) = state.lock().unwrap_or_else(PoisonError::into_inner).waker.take() {
-                    waker.wake();
-                }
+                let _ = device.poll(wait);
+                self::wake(&state);
             });
             if spawned.is_err() {
                 // Without a thread the executor has to ask again by itself.

@@ -3,6 +3,7 @@
 pub mod cpu;
 pub mod gpu;
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -36,6 +37,18 @@ impl Backend {
     /// [`Error::Limit`] when a buffer outgrows the device, [`Error::Device`] when it refuses a pipeline.
     pub async fn gpu(device: &gpu::Device, program: &Program) -> Result<Backend> {
         Gpu::new(device, program).await.map(Backend::Gpu)
+    }
+
+    /// The plan on this machine's best GPU, opened for it alone; on the CPU where there is none. Never on a software
+    /// adapter, which the CPU outruns.
+    ///
+    /// # Errors
+    /// Those of [`gpu::Device::open`] and [`Backend::gpu`]: a GPU that is there and refuses is not passed over.
+    pub async fn automatic(program: &Program) -> Result<Backend> {
+        match gpu::best(&gpu::adapters().await, false) {
+            Some(adapter) => Backend::gpu(&gpu::Device::open(adapter).await?, program).await,
+            None => Ok(Backend::cpu(program)),
+        }
     }
 
     /// What runs the plan, for messages.
@@ -144,6 +157,75 @@ impl Future for Readback {
                 }
                 Poll::Pending
             }
+        }
+    }
+}
+
+/// Takes the words of the next read-back in.
+type Add<T> = Box<dyn FnMut(&mut T, Vec<u32>) + Send>;
+
+/// Something made of one read-back or several, on its way: a future, and also something to ask now and then.
+///
+/// It belongs to no one: the session that gave it may go on, and a dropped answer disturbs nothing. What was queued
+/// for it is still done.
+pub struct Answer<T> {
+    /// Those that have not arrived, in order.
+    readbacks: VecDeque<Readback>,
+    /// What has been made of those that have; nothing once it was given.
+    made: Option<Result<T>>,
+    add: Add<T>,
+}
+
+impl<T> Answer<T> {
+    pub(crate) fn new(
+        readbacks: Vec<Readback>,
+        empty: T,
+        add: impl FnMut(&mut T, Vec<u32>) + Send + 'static,
+    ) -> Answer<T> {
+        Answer { readbacks: readbacks.into(), made: Some(Ok(empty)), add: Box::new(add) }
+    }
+
+    pub(crate) fn failed(error: Error) -> Answer<T> {
+        Answer { readbacks: VecDeque::new(), made: Some(Err(error)), add: Box::new(|_, _| ()) }
+    }
+
+    /// The answer, if it has arrived. Never waits; gives it once.
+    pub fn take(&mut self) -> Option<Result<T>> {
+        while let Some(readback) = self.readbacks.front_mut() {
+            let words = readback.take()?;
+            self.readbacks.pop_front();
+            self.arrived(words);
+        }
+        self.made.take()
+    }
+
+    fn arrived(&mut self, words: Result<Vec<u32>>) {
+        match (words, &mut self.made) {
+            (Ok(words), Some(Ok(made))) => (self.add)(made, words),
+            (Err(error), _) => {
+                self.readbacks.clear();
+                self.made = Some(Err(error));
+            }
+            _ => {}
+        }
+    }
+}
+
+// Nothing in it is ever pinned.
+impl<T> Unpin for Answer<T> {}
+
+impl<T> Future for Answer<T> {
+    type Output = Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        while let Some(readback) = self.readbacks.front_mut() {
+            let Poll::Ready(words) = Pin::new(readback).poll(context) else { return Poll::Pending };
+            self.readbacks.pop_front();
+            self.arrived(words);
+        }
+        match self.made.take() {
+            Some(made) => Poll::Ready(made),
+            None => Poll::Pending,
         }
     }
 }

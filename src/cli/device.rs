@@ -106,35 +106,13 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     pollster::block_on(gpu::adapters())
 }
 
-/// Whether an adapter grants all that the kernels may ask for.
-pub fn suffices(adapter: &wgpu::Adapter) -> bool {
-    wgpu::Limits::default().check_limits(&adapter.limits())
-}
-
-/// How much an adapter is wanted: less is better.
-fn rank(adapter: &wgpu::Adapter) -> u32 {
-    match adapter.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    }
-}
-
 fn is_software(adapter: &wgpu::Adapter) -> bool {
     adapter.get_info().device_type == wgpu::DeviceType::Cpu
 }
 
-/// The best of the adapters that have the default limits.
-fn best(adapters: &[wgpu::Adapter], software: bool) -> Option<&wgpu::Adapter> {
-    let usable = |adapter: &&wgpu::Adapter| suffices(adapter) && (software || !is_software(adapter));
-    adapters.iter().filter(usable).min_by_key(|adapter| rank(adapter))
-}
-
 /// What `auto` takes, and why: an adapter, or the CPU backend where there is none.
 pub fn automatic(adapters: &[wgpu::Adapter]) -> (Option<&wgpu::Adapter>, String) {
-    if let Some(adapter) = best(adapters, false) {
+    if let Some(adapter) = gpu::best(adapters, false) {
         let why = match adapter.get_info().device_type {
             wgpu::DeviceType::DiscreteGpu => "the first discrete GPU",
             wgpu::DeviceType::IntegratedGpu => "the first integrated GPU; there is no discrete one",
@@ -142,7 +120,7 @@ pub fn automatic(adapters: &[wgpu::Adapter]) -> (Option<&wgpu::Adapter>, String)
         };
         return (Some(adapter), why.into());
     }
-    let why = if let Some(software) = best(adapters, true) {
+    let why = if let Some(software) = gpu::best(adapters, true) {
         format!(
             "no GPU found; software adapter {} is used only on request: --device gpu",
             software.get_info().name
@@ -197,7 +175,7 @@ pub fn compared(requests: &[String], timestamps: bool) -> Outcome<Vec<Chosen>> {
     for request in requests {
         if request.to_lowercase() == "all" {
             devices.push(cpu(""));
-            for adapter in adapters().iter().filter(|adapter| suffices(adapter)) {
+            for adapter in adapters().iter().filter(|adapter| gpu::suffices(adapter)) {
                 devices.push(open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features)?);
             }
         } else {
@@ -207,7 +185,7 @@ pub fn compared(requests: &[String], timestamps: bool) -> Outcome<Vec<Chosen>> {
     if requests.is_empty() {
         devices.push(cpu(""));
         let adapters = adapters();
-        if let Some(adapter) = best(&adapters, true) {
+        if let Some(adapter) = gpu::best(&adapters, true) {
             devices.push(open(
                 adapter,
                 if is_software(adapter) { "a software adapter" } else { "" },
@@ -241,7 +219,7 @@ fn choose_with(request: &str, features: wgpu::Features) -> Outcome<Chosen> {
     }
     let missing = |what: String| Failure::device(format!("{what}; there are cpu and {}", list(&adapters)));
     if lower == "gpu" {
-        let adapter = best(&adapters, true)
+        let adapter = gpu::best(&adapters, true)
             .ok_or_else(|| missing("no adapter with WebGPU's default limits found".into()))?;
         return open(adapter, if is_software(adapter) { SOFTWARE } else { "" }, features);
     }

@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Outcome {
                     "backend": info.backend.to_string(),
                     "driver": info.driver,
                     "driver_info": info.driver_info,
-                    "default_limits": device::suffices(adapter),
+                    "default_limits": gpu::suffices(adapter),
                     "limits": limits,
                     "features": features,
                 })
@@ -93,7 +93,7 @@ pub fn run(args: &Args) -> Outcome {
             "   features  {}\n",
             if has.is_empty() { "none of interest".into() } else { has.join(", ") }
         );
-        let verdict = if device::suffices(adapter) { "at least" } else { "below" };
+        let verdict = if gpu::suffices(adapter) { "at least" } else { "below" };
         text += &format!("   limits    {verdict} WebGPU's defaults\n");
         for ((name, value), (_, default)) in limits(&adapter.limits()).into_iter().zip(least) {
             if value != default {

@@ -151,10 +151,10 @@ impl Lab {
         self.trainer.in_flight()
     }
 
-    /// Queues at most `most` steps: `queued`; or nothing: `waiting` for an evaluation, or `done`.
+    /// Queues at most `most` steps, or batches of an evaluation: `queued`; or nothing: `waiting` for an evaluation, or `done`.
     pub fn advance(&mut self, most: usize) -> Result<String> {
         Ok(match self.trainer.advance(most).map_err(thrown)? {
-            Advance::Queued(_) => "queued",
+            Advance::Queued(_) | Advance::Evaluating(_) => "queued",
             Advance::Waiting => "waiting",
             Advance::Done => "done",
         }

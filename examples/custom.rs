@@ -1,0 +1,147 @@
+//! A network and data of one's own: learns to tell circles, squares and triangles, stops as soon as it is good
+//! enough, saves the weights, reads them back into a network that knows nothing, and asks that.
+
+use lenet::backend::Backend;
+use lenet::checkpoint::{check, decode, encode, read, write_atomically};
+use lenet::data::Dataset;
+use lenet::plan::Plan;
+use lenet::train::{Advance, Event, Session, Settings, Trainer};
+use lenet::{Network, Result};
+use pollster::block_on;
+
+const SIDE: usize = 16;
+const SHAPES: [&str; 3] = ["circle", "square", "triangle"];
+
+const NETWORK: &str = r#"
+name = "shapes"
+init = "he"
+input = { channels = 1, height = 16, width = 16 }
+layers = [
+    { conv2d = { channels = 8, kernel = 3, padding = "same" } }, "relu",
+    { max_pool2d = { kernel = 2 } },
+    { conv2d = { channels = 16, kernel = 3, padding = "same" } }, "relu",
+    { max_pool2d = { kernel = 2 } },
+    "flatten", { linear = { outputs = 32 } }, "relu", { linear = { outputs = 3 } },
+]
+"#;
+
+/// A stream of numbers from 0 to 1 that only the seed decides (Marsaglia's xorshift).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1 << 24) as f32
+    }
+}
+
+/// Outlines of shapes of any place and size, in noise.
+fn shapes(name: &str, count: usize, seed: u64) -> Result<Dataset> {
+    let mut random = Random(seed);
+    let (mut images, mut labels) = (Vec::with_capacity(count * SIDE * SIDE), Vec::with_capacity(count));
+    for i in 0..count {
+        let class = i % SHAPES.len();
+        let radius = 4.0 + 2.5 * random.next();
+        let mut place = || 7.5 + 3.0 * (random.next() - 0.5);
+        let (cx, cy) = (place(), place());
+        for pixel in 0..SIDE * SIDE {
+            let (x, y) = ((pixel % SIDE) as f32 - cx, (pixel / SIDE) as f32 - cy);
+            // How far the pixel lies outside the shape.
+            let outside = match class {
+                0 => x.hypot(y) - radius,
+                1 => x.abs().max(y.abs()) - 0.85 * radius,
+                _ => (0.5 * y + 0.87 * x.abs()).max(-y) - 0.6 * radius,
+            };
+            let ink = (1.2 - outside.abs()).clamp(0.0, 1.0);
+            let noise = 0.5 * random.next();
+            images.push((255.0 * (0.75 * ink + noise).min(1.0)) as u8);
+        }
+        labels.push(class as u8);
+    }
+    let mut shapes = Dataset::new(name, [1, SIDE, SIDE], SHAPES.len(), images, labels)?;
+    shapes.class_names = SHAPES.map(String::from).to_vec();
+    Ok(shapes)
+}
+
+/// Trains until the run is over or the caller, who is told the steps and their mean loss and accuracy, has enough.
+fn train(trainer: &mut Trainer, mut go_on: impl FnMut(u64, f64, f64) -> bool) -> Result<()> {
+    while trainer.advance(20)? != Advance::Done {
+        if let Some(Event::Steps { first, metrics, .. }) = block_on(trainer.event())? {
+            let mean =
+                |of: &dyn Fn(usize) -> f64| (0..metrics.len()).map(of).sum::<f64>() / metrics.len() as f64;
+            let loss = mean(&|i| metrics[i].loss());
+            let accuracy = mean(&|i| metrics[i].accuracy());
+            if !go_on(first + metrics.len() as u64 - 1, loss, accuracy) {
+                // Nothing else to do: no call is under way, and what is queued harms no one.
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The weights by name, as PyTorch would call them.
+fn save(session: &mut Session, path: &std::path::Path) -> Result<()> {
+    let flat = block_on(session.parameters())?;
+    let plan = session.plan();
+    let tensors: Vec<_> = plan
+        .split(&flat)
+        .map(|(tensor, values)| (tensor.name.clone(), tensor.shape.clone(), values))
+        .collect();
+    let network = [("network".to_string(), plan.network.text())].into();
+    write_atomically(path, &encode(&tensors, &network)?)
+}
+
+/// A session with the network and the weights of a file.
+fn load(path: &std::path::Path) -> Result<Session> {
+    let name = path.display().to_string();
+    let (tensors, metadata) = decode(&name, &read(path)?)?;
+    let network = Network::parse(metadata.get("network").map_or("", String::as_str))?;
+    let plan = Plan::new(&network, &Default::default())?;
+    let wanted = network.parameters()?;
+    let named: Vec<_> = wanted.iter().map(|one| (one.name.clone(), one.shape.clone())).collect();
+    check(&name, &tensors, &named)?;
+    let backend = block_on(Backend::automatic(&plan.program))?;
+    let mut session = Session::new(plan, backend);
+    session.set_parameters(wanted.iter().map(|one| tensors[&one.name].data.as_slice()))?;
+    Ok(session)
+}
+
+fn main() -> Result<()> {
+    let (training, test) = (shapes("shapes", 3000, 1)?, shapes("more shapes", 600, 2)?);
+    let network = Network::parse(NETWORK)?;
+    let settings = Settings { epochs: 50, batch: 50, seed: 7, ..Settings::default() };
+    let plan = Plan::new(&network, &Trainer::options(&settings, &training, &test))?;
+    let backend = block_on(Backend::automatic(&plan.program))?;
+    println!("training on {}", backend.name());
+    let mut trainer = Trainer::new(Session::new(plan, backend), settings, &training, &test)?;
+
+    train(&mut trainer, |step, loss, accuracy| {
+        println!("step {step:4}  loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy);
+        accuracy < 0.995
+    })?;
+    let total = trainer.total_steps();
+    println!("stopped after {} of {total} steps", trainer.position().step);
+
+    // The weights are those of the last queued step.
+    let mut session = trainer.into_session();
+    let metrics = block_on(session.evaluate(test.len()))?;
+    println!("test accuracy {:.1} %", 100.0 * metrics.accuracy());
+    let path = std::env::temp_dir().join(format!("shapes-{}.safetensors", std::process::id()));
+    save(&mut session, &path)?;
+    drop(session);
+
+    let mut session = load(&path)?;
+    println!("read back from {}", path.display());
+    for i in 0..SHAPES.len() {
+        let probabilities = block_on(session.predict(test.image(i)))?;
+        let (best, share) =
+            probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
+        let truth = &test.class_names[usize::from(test.labels[i])];
+        println!("a {truth} is taken for a {} ({:.1} %)", SHAPES[best], 100.0 * share);
+    }
+    let _ = std::fs::remove_file(path);
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! The smallest program: trains LeNet-5 on MNIST for one epoch, on a GPU if there is one, and says how well it does.
+
+use lenet::train::{Advance, Event, Session, Settings, Trainer};
+use lenet::{Network, backend::Backend, data, plan::Plan};
+use pollster::block_on;
+
+fn main() -> lenet::Result<()> {
+    let mnist = data::mnist()?;
+    let settings = Settings { epochs: 1, ..Settings::default() };
+    let options = Trainer::options(&settings, &mnist.train, &mnist.test);
+    let plan = Plan::new(&Network::preset("lenet5")?, &options)?;
+    let backend = block_on(Backend::automatic(&plan.program))?;
+    println!("training on {}", backend.name());
+
+    let mut trainer = Trainer::new(Session::new(plan, backend), settings, &mnist.train, &mnist.test)?;
+    while trainer.advance(64)? != Advance::Done {
+        if let Some(Event::Epoch { evaluation, .. }) = block_on(trainer.event())? {
+            println!("test accuracy {:.2} %", 100.0 * evaluation.accuracy());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,14 @@
+#![doc = include_str!("embedding.md")]
+
+// The names that the document links to.
+#[cfg(doc)]
+use crate::{
+    Error, Network,
+    backend::{Answer, Backend, Gpu, gpu},
+    checkpoint, data,
+    data::Dataset,
+    kernels,
+    pace::{self, Pace},
+    plan::{Options, Plan, Program, Tensor},
+    train::{self, Advance, Session, Trainer},
+};
