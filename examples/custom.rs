@@ -1,9 +1,12 @@
 //! A network and data of one's own: learns to tell circles, squares and triangles, stops as soon as it is good
 //! enough, saves the weights, reads them back into a network that knows nothing, and asks that.
 
+use std::path::Path;
+
 use lenet::backend::Backend;
-use lenet::checkpoint::{check, decode, encode, read, write_atomically};
+use lenet::checkpoint::{read, write_atomically};
 use lenet::data::Dataset;
+use lenet::model::{self, About, Model};
 use lenet::plan::Plan;
 use lenet::train::{Advance, Event, Session, Settings, Trainer};
 use lenet::{Network, Result};
@@ -82,31 +85,20 @@ fn train(trainer: &mut Trainer, mut go_on: impl FnMut(u64, f64, f64) -> bool) ->
     Ok(())
 }
 
-/// The weights by name, as PyTorch would call them.
-fn save(session: &mut Session, path: &std::path::Path) -> Result<()> {
+/// A file with the weights, the network's text and what the classes are called.
+fn save(session: &mut Session, data: &Dataset, path: &Path) -> Result<()> {
     let flat = block_on(session.parameters())?;
-    let plan = session.plan();
-    let tensors: Vec<_> = plan
-        .split(&flat)
-        .map(|(tensor, values)| (tensor.name.clone(), tensor.shape.clone(), values))
-        .collect();
-    let network = [("network".to_string(), plan.network.text())].into();
-    write_atomically(path, &encode(&tensors, &network)?)
+    write_atomically(path, &model::encode(session.plan(), &flat, &About::data(data))?)
 }
 
-/// A session with the network and the weights of a file.
-fn load(path: &std::path::Path) -> Result<Session> {
-    let name = path.display().to_string();
-    let (tensors, metadata) = decode(&name, &read(path)?)?;
-    let network = Network::parse(metadata.get("network").map_or("", String::as_str))?;
-    let plan = Plan::new(&network, &Default::default())?;
-    let wanted = network.parameters()?;
-    let named: Vec<_> = wanted.iter().map(|one| (one.name.clone(), one.shape.clone())).collect();
-    check(&name, &tensors, &named)?;
+/// The model of a file, and a session with its weights.
+fn load(path: &Path) -> Result<(Model, Session)> {
+    let model = Model::decode(&path.display().to_string(), &read(path)?, None)?;
+    let plan = Plan::new(&model.network, &Default::default())?;
     let backend = block_on(Backend::automatic(&plan.program))?;
     let mut session = Session::new(plan, backend);
-    session.set_parameters(wanted.iter().map(|one| tensors[&one.name].data.as_slice()))?;
-    Ok(session)
+    session.set_parameters(model.parameters.iter().map(Vec::as_slice))?;
+    Ok((model, session))
 }
 
 fn main() -> Result<()> {
@@ -130,17 +122,17 @@ fn main() -> Result<()> {
     let metrics = block_on(session.evaluate(test.len()))?;
     println!("test accuracy {:.1} %", 100.0 * metrics.accuracy());
     let path = std::env::temp_dir().join(format!("shapes-{}.safetensors", std::process::id()));
-    save(&mut session, &path)?;
+    save(&mut session, &training, &path)?;
     drop(session);
 
-    let mut session = load(&path)?;
+    let (model, mut session) = load(&path)?;
     println!("read back from {}", path.display());
     for i in 0..SHAPES.len() {
         let probabilities = block_on(session.predict(test.image(i)))?;
         let (best, share) =
             probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
         let truth = &test.class_names[usize::from(test.labels[i])];
-        println!("a {truth} is taken for a {} ({:.1} %)", SHAPES[best], 100.0 * share);
+        println!("a {truth} is taken for a {} ({:.1} %)", model.class_name(best), 100.0 * share);
     }
     let _ = std::fs::remove_file(path);
     Ok(())

@@ -114,8 +114,12 @@ test("epochs are judged, filters, maps and gradients refresh while it trains", a
 
 test("Pause holds the step, Step takes one, keys do the same", async () => {
   await page.locator("#train").click();
-  const { step } = await until(page, "paused", ({ phase }) => phase === "paused");
-  await new Promise((resolve) => setTimeout(resolve, 500));
+  await until(page, "paused", ({ phase }) => phase === "paused");
+  // What is in flight still arrives.
+  const rest = () => new Promise((resolve) => setTimeout(resolve, 1000));
+  await rest();
+  const { step } = await state(page);
+  await rest();
   assert.equal((await state(page)).step, step);
   await page.locator("#step").click();
   await until(page, "one step", (now) => now.step === step + 1);
@@ -137,7 +141,7 @@ test("the learning rate changes at once", async () => {
 
 test("the GPU computes what the CPU twins compute", async () => {
   await page.locator("#check").click();
-  const { checked } = await until(page, "the comparison", ({ checked }) => checked, COMPILING);
+  const checked = await until(page, "the comparison", (now) => now.checked, COMPILING);
   assert.equal(checked.error, undefined);
   console.log(`one batch of 64, GPU against CPU: ${JSON.stringify(checked)}`);
   assert.ok(checked.logits < 1e-5 && checked.logits > 0, `the logits differ by ${checked.logits}`);
@@ -162,7 +166,8 @@ test("a layer shows its formula and the shader that runs", async () => {
 test("mistakes: the confusion matrix counts every test picture", async () => {
   await page.locator("#mistakes-title").scrollIntoViewIfNeeded();
   await until(page, "all judged", ({ judged }) => judged?.count === 64);
-  const cells = await page.locator("#confusion td").allInnerTexts();
+  const cells = await page.locator("#confusion td button").allInnerTexts();
+  assert.equal(cells.length, 100);
   const sum = cells.map((cell) => Number(cell.replace(/\D/g, ""))).reduce((a, b) => a + b, 0);
   assert.equal(sum, 64);
   const { mistakes, judged } = await state(page);
@@ -170,10 +175,13 @@ test("mistakes: the confusion matrix counts every test picture", async () => {
 });
 
 test("weights go to a file, and come back", async () => {
-  const digits = () => page.evaluate(() => globalThis.lenet.command("choose", 5));
+  const digits = async () => {
+    await page.evaluate(() => globalThis.lenet.command("choose", 5));
+    await page.locator("#inside-title").scrollIntoViewIfNeeded();
+  };
   await digits();
-  const { inside: { step } } = await until(page, "an inspection", ({ inside, step }) => inside?.step === step && { inside });
-  const before = (await state(page)).chosen.probabilities;
+  const { step, chosen: { probabilities: before } } = await until(page, "its answer",
+    ({ chosen, inside, step }) => chosen?.index === 5 && chosen.probabilities && inside.step === step);
   const download = page.waitForEvent("download");
   await page.locator("#save").click();
   const file = join(await mkdtemp(join(tmpdir(), "lenet-")), (await download).suggestedFilename());
@@ -184,7 +192,6 @@ test("weights go to a file, and come back", async () => {
   await page.locator("#file").setInputFiles(file);
   await until(page, "loaded", ({ kept, phase }) => kept && phase === "ready", COMPILING);
   await digits();
-  await page.locator("#inside-title").scrollIntoViewIfNeeded();
   const again = await until(page, "its answer", ({ chosen }) => chosen?.index === 5 && chosen.probabilities, COMPILING);
   assert.deepEqual(again, before);
   if (LENET) {
