@@ -31,6 +31,7 @@ let chosen; // { source, index, label, pixels }
 let drawn; // { pixels, probabilities, step }
 let judged; // { step, count, accuracy }
 let checked;
+let generation = 0; // of the run: what the worker still tells of an earlier one is not heard
 let dirty = true;
 
 function freshRun() {
@@ -89,6 +90,7 @@ const EVENTS = {
 
   done() {
     setPhase("done");
+    refresh();
     const last = run.epochs.at(-1);
     say(`Finished after ${integer(run.step)} steps${last ? `: test accuracy ${percent(last.accuracy)}` : ""}.`);
   },
@@ -119,7 +121,7 @@ const EVENTS = {
 };
 
 function heard(message) {
-  EVENTS[message.event](message);
+  if ([undefined, generation].includes(message.generation) || message.event === "progress") EVENTS[message.event](message);
 }
 
 function recovery(act) {
@@ -168,13 +170,14 @@ async function open(device, { weights, base = 0, name } = {}) {
   const settings = form.read();
   banner.hide();
   lab = undefined;
+  generation++;
   $("loading-text").textContent = device === "gpu" ? "Compiling the shaders…" : "Preparing the CPU…";
   $("progress").removeAttribute("value");
   $("loading").hidden = Boolean(run.step);
   setPhase("loading");
   try {
     const { images, ms } = base ? run : { images: 0, ms: 0 };
-    const answer = await link.ask("open", { settings, device, weights, base, rate, images, ms });
+    const answer = await link.ask("open", { settings, device, weights, base, rate, images, ms, generation });
     lab = { ...answer, settings, kind: device, file: name };
   } catch (error) {
     wanted = false;
@@ -239,6 +242,7 @@ async function pause() {
   if (phase !== "training") return;
   setPhase("paused");
   await link.ask("pause");
+  refresh();
   tell();
 }
 
@@ -378,7 +382,7 @@ async function lookAtDrawing() {
   if (!pad.strokes.length) {
     drawn = undefined;
     bars.clear();
-    $("seen").getContext("2d").clearRect(0, 0, 28, 28);
+    $("seen").width = 28; // clears it
     $("seen").setAttribute("aria-label", "What the network sees: nothing yet");
     $("answer").textContent = "–";
     $("use-drawing").disabled = true;
@@ -590,9 +594,10 @@ on("save", async () => {
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 });
-$("file").addEventListener("change", (event) => {
-  attempt(() => loadFile(event.target.files[0]));
-  event.target.value = "";
+$("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  attempt(() => loadFile(file));
+  target.value = ""; // so that the same file may come again
 });
 $("digit").addEventListener("change", ({ target }) => {
   if (labels && target.value !== "") attempt(() => choose(Math.max(0, Math.min(testLength - 1, Math.round(Number(target.value) || 0)))));
@@ -602,7 +607,8 @@ for (const radio of document.querySelectorAll('input[name="show"]')) radio.addEv
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  attempt(() => loadFile(event.dataTransfer?.files[0]));
+  const file = event.dataTransfer?.files[0];
+  attempt(() => loadFile(file));
 });
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("layer").open) return;

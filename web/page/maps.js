@@ -1,5 +1,8 @@
 // Shows tensors as pictures: blue below zero, red above, each layer on a scale of its own.
 
+// These pictures are written pixel by pixel: a canvas on the GPU would wait for the training at each of them.
+const context = (canvas) => canvas.getContext("2d", { willReadFrequently: true });
+
 const table = new Uint32Array(511); // colours of -255 … 255, as ImageData holds them
 
 // Takes the colours of the light or the dark page.
@@ -34,8 +37,7 @@ function paint(canvas, values, { count, rows, columns, across, downwards }) {
     const factor = Math.max(1, Math.min(rows > 8 ? 3 : 6, Math.floor(620 / width)));
     canvas.style.width = `${width * factor}px`;
   }
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(width, height);
+  const image = new ImageData(width, height);
   const pixels = new Uint32Array(image.data.buffer);
   const most = largest(values);
   const factor = most > 0 ? 255 / most : 0;
@@ -49,29 +51,27 @@ function paint(canvas, values, { count, rows, columns, across, downwards }) {
       }
     }
   }
-  context.putImageData(image, 0, 0);
+  context(canvas).putImageData(image, 0, 0);
   return most;
 }
 
 export function paintScale(canvas) {
   const values = Float32Array.from({ length: 256 }, (_, i) => (i - 127.5) / 127.5);
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(256, 1);
+  const image = new ImageData(256, 1);
   new Uint32Array(image.data.buffer).set(Array.from(values, (value) => table[255 + Math.round(255 * value)]));
-  context.putImageData(image, 0, 0);
+  context(canvas).putImageData(image, 0, 0);
 }
 
 // White ink on black, as it comes, inverted on a light page.
 export function paintDigit(canvas, pixels, dark) {
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(28, 28);
+  const image = new ImageData(28, 28);
   const out = new Uint32Array(image.data.buffer);
   for (let i = 0; i < 784; i++) {
     const ink = pixels[i];
     const [r, g, b] = dark ? [ink, ink, ink] : [255 - ink, 255 - ink, 255 - ink];
     out[i] = 0xff000000 | b << 16 | g << 8 | r;
   }
-  context.putImageData(image, 0, 0);
+  context(canvas).putImageData(image, 0, 0);
 }
 
 function figure(parent, key) {

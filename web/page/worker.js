@@ -18,6 +18,7 @@ let posted = 0;
 let probe = { at: 0, cost: 0 };
 let keep = { at: 0, cost: 0, step: -1 };
 let rate; // the learning rate that was set by hand
+let generation = 0; // of the run, so that the page knows what belongs to an earlier one
 
 const queue = [];
 let wake = () => {};
@@ -30,7 +31,7 @@ function empty() {
   return { first: 0, loss: [], accuracy: [], learningRate: undefined };
 }
 
-const post = (event, fields = {}, transfer = []) => self.postMessage({ event, ...fields }, transfer);
+const post = (event, fields = {}, transfer = []) => self.postMessage({ event, generation, ...fields }, transfer);
 
 const now = () => performance.now();
 const spent = () => run.ms + (running ? now() - run.since : 0);
@@ -132,6 +133,7 @@ async function keepWeights() {
   const bytes = await lab.save();
   keep = { at: now(), cost: now() - begun, step: run.step };
   pace.interrupted();
+  flush();
   post("weights", { bytes, step: run.step }, [bytes.buffer]);
 }
 
@@ -171,8 +173,9 @@ const commands = {
   },
 
   // Opens a network: fresh, or with the weights of a file, which were those after `base` steps.
-  async open({ settings, device, weights, base = 0, rate: wanted, images = 0, ms = 0 }) {
+  async open({ settings, device, weights, base = 0, rate: wanted, images = 0, ms = 0, generation: next }) {
     close();
+    generation = next;
     let adapter;
     if (device === "gpu") {
       try {
