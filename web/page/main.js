@@ -12,6 +12,7 @@ import { Pad } from "./pad.js";
 import { Settings } from "./settings.js";
 
 const CHUNK = 1000; // test pictures judged at once
+const PAINT_EVERY = 90; // ms between two drawings of the curves
 const NETS = /^(lenet5(?!-windows)|alexnet|vgg|resnet|inception|mobilenet)/; // those that take MNIST's pictures
 const $ = (id) => document.getElementById(id);
 
@@ -382,8 +383,8 @@ async function lookAtDrawing() {
   if (!pad.strokes.length) {
     drawn = undefined;
     bars.clear();
-    $("seen").width = 28; // clears it
-    $("seen").setAttribute("aria-label", "What the network sees: nothing yet");
+    $("seen").removeAttribute("src");
+    $("seen").alt = "What the network sees: nothing yet";
     $("answer").textContent = "–";
     $("use-drawing").disabled = true;
     return;
@@ -401,7 +402,7 @@ async function lookAtDrawing() {
   Object.assign(drawn, { probabilities: Array.from(probabilities), step: at });
   const best = bars.show(drawn.probabilities);
   $("answer").textContent = best;
-  $("seen").setAttribute("aria-label", `What the network sees: it says ${best} with ${percent(drawn.probabilities[best])}`);
+  $("seen").alt = `What the network sees: it says ${best} with ${percent(drawn.probabilities[best])}`;
 }
 
 async function lookInside() {
@@ -452,7 +453,7 @@ async function choose(index) {
     $("digit").value = index;
   }
   paintDigit($("chosen"), chosen.pixels, dark.matches);
-  $("chosen").setAttribute("aria-label", chosen.source === "test" ? `Test picture ${index}, a ${chosen.label}` : "Your drawing, as the network sees it");
+  $("chosen").alt = chosen.source === "test" ? `Test picture ${index}, a ${chosen.label}` : "Your drawing, as the network sees it";
   views.inside.dirty = true;
 }
 
@@ -500,9 +501,11 @@ function themed() {
   dirty = true;
 }
 
-function paint() {
-  if (dirty) {
+let painted = 0;
+function paint(now) {
+  if (dirty && now - painted > PAINT_EVERY) {
     dirty = false;
+    painted = now;
     showNumbers(run, history.now);
     const common = { history, colours, perEpoch: run.perEpoch };
     const epochs = (value) => run.epochs.map((epoch) => ({ step: epoch.step, value: epoch[value], epoch: true }));
