@@ -14,6 +14,7 @@ import { Settings } from "./settings.js";
 const CHUNK = 1000; // test pictures judged at once
 const PAINT_EVERY = 90; // ms between two drawings of the curves
 const NETS = /^(lenet5(?!-windows)|alexnet|vgg|resnet|inception|mobilenet)/; // those that take MNIST's pictures
+const BLANK = new Uint8Array(784);
 const $ = (id) => document.getElementById(id);
 
 const history = new History();
@@ -58,9 +59,9 @@ const EVENTS = {
     $("loading-text").textContent = total ? `${megabytes(bytes)} of ${megabytes(total)} of handwritten digits` : `${megabytes(bytes)} of handwritten digits`;
   },
 
-  metrics({ first, loss, accuracy, learningRate, step, images, ms }) {
+  metrics({ first, loss, accuracy, learningRate, step, images, ms, memory }) {
     loss.forEach((value, i) => history.push(first + i, value, accuracy[i]));
-    Object.assign(run, { step, images, ms, learningRate });
+    Object.assign(run, { step, images, ms, learningRate, memory });
     if (pressed !== undefined) {
       run.firstStepMs = performance.now() - pressed;
       run.firstStepLoadMs = performance.now();
@@ -145,7 +146,7 @@ function setPhase(to) {
   train.disabled = !(["ready", "paused", "training"].includes(to) || to === "loading");
   train.textContent = to === "training" ? "Pause" : to === "loading" && wanted ? "Starting…" : "Train";
   $("step").disabled = !open || !["ready", "paused"].includes(to);
-  $("reset").disabled = !labels || to === "loading" || to === "nogpu";
+  $("reset").disabled = !labels || to === "loading";
   $("stop").disabled = !open || !["ready", "training", "paused", "done"].includes(to);
   $("save").disabled = !open && !kept;
   $("load").disabled = !labels || to === "loading";
@@ -298,6 +299,9 @@ async function save() {
 }
 
 async function load(bytes, name) {
+  // A file of another kind shall not end the run that is open.
+  const header = bytes.length > 8 ? Number(new DataView(bytes.buffer).getBigUint64(0, true)) : Infinity;
+  if (header > bytes.length - 8 || bytes[8] !== 0x7b) throw new Error(`${name} is no .safetensors file, or is cut short.`);
   clear();
   kept = { bytes, step: 0 };
   await open($("run-on").value, { weights: bytes, name });
@@ -358,6 +362,7 @@ class View {
     Object.assign(this, { every, work, visible: false, dirty: true, busy: false, next: 0 });
     new IntersectionObserver((entries) => {
       this.visible = entries.at(-1).isIntersecting;
+      this.turned?.();
     }).observe(element);
   }
 
@@ -383,7 +388,7 @@ async function lookAtDrawing() {
   if (!pad.strokes.length) {
     drawn = undefined;
     bars.clear();
-    $("seen").removeAttribute("src");
+    paintDigit($("seen"), BLANK, dark.matches);
     $("seen").alt = "What the network sees: nothing yet";
     $("answer").textContent = "–";
     $("use-drawing").disabled = true;
@@ -479,6 +484,7 @@ const views = {
   inside: new View(document.querySelector(".inside"), 400, lookInside),
   mistakes: new View(document.querySelector(".mistakes"), 1e9, judgeAll),
 };
+views.mistakes.turned = () => mistakes.see(views.mistakes.visible);
 setInterval(() => {
   const now = performance.now();
   if (phase === "training") views.mistakes.dirty = true; // for when it ends
@@ -494,7 +500,7 @@ function themed() {
   colours = Object.fromEntries(["muted", "line", "raw", "accent", "test", "surface"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   paintScale($("scale"));
   if (chosen) paintDigit($("chosen"), chosen.pixels, dark.matches);
-  if (drawn) paintDigit($("seen"), drawn.pixels, dark.matches);
+  paintDigit($("seen"), drawn?.pixels ?? BLANK, dark.matches);
   pad.paint();
   showInside();
   mistakes.paint();
@@ -700,6 +706,7 @@ window.lenet = {
     imagesPerSecond: run.ms ? 1000 * run.images / run.ms : 0,
     images: run.images,
     runningMs: run.ms,
+    wasmBytes: run.memory,
     firstStepMs: run.firstStepMs,
     firstStepLoadMs: run.firstStepLoadMs,
     drawn: drawn && { ...drawn, pixels: Array.from(drawn.pixels) },

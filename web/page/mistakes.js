@@ -12,6 +12,8 @@ export class Mistakes {
     this.filter = undefined;
     this.mistakes = [];
     this.cells = [];
+    this.visible = false;
+    this.stale = true;
     const head = table.createTHead().insertRow();
     const th = (row, content, scope) => {
       const made = document.createElement("th");
@@ -71,7 +73,15 @@ export class Mistakes {
     this.paint();
   }
 
+  // Says whether it can be seen; what nobody sees is not painted.
+  see(visible) {
+    this.visible = visible;
+    if (this.stale) this.paint();
+  }
+
   paint() {
+    this.stale = !this.visible;
+    if (this.stale) return;
     this.cells.forEach((row, r) => {
       const counts = this.counts?.[r] ?? new Uint32Array(10);
       const sum = counts.reduce((a, b) => a + b);

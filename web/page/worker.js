@@ -10,7 +10,7 @@ const PROBED = 1000; // of them
 const KEEP_EVERY = 5000; // ms between two copies of the weights
 const ADAPTER_WAIT = 15000; // ms; a browser without an adapter may never answer
 
-let data, lab, pace, fresh;
+let data, lab, pace, fresh, memory;
 let running = false;
 let run = {}; // of the laboratory that is open: { step, images, ms, since, testImages }
 let batch = empty(); // metrics that the page has not got yet
@@ -53,7 +53,7 @@ function halt() {
 function flush() {
   posted = now();
   if (!batch.loss.length) return;
-  post("metrics", { ...batch, step: run.step, images: run.images, ms: spent() });
+  post("metrics", { ...batch, step: run.step, images: run.images, ms: spent(), memory: memory.buffer.byteLength });
   batch = empty();
 }
 
@@ -166,7 +166,8 @@ async function adapterName() {
 const commands = {
   async start() {
     const fetched = fetchData((bytes, total) => post("progress", { bytes, total }));
-    const [files] = await Promise.all([fetched, init()]);
+    const [files, exports] = await Promise.all([fetched, init()]);
+    memory = exports.memory;
     data = new wasm.Data(...files);
     const labels = Uint8Array.from({ length: data.test_len }, (_, i) => data.test_label(i));
     return { labels, trainLength: data.train_len, testLength: data.test_len, presets: JSON.parse(wasm.presets()) };
