@@ -396,7 +396,11 @@ async function lookAtDrawing() {
   }
   if (pad.fresh || !drawn) {
     pad.fresh = false;
-    const { pixels } = await link.ask("prepare", pad.grey());
+    const { pixels } = await link.ask("prepare", pad.grey()).catch((error) => {
+      if (error.name !== "Data") throw error;
+      return {}; // too little ink so far to be a digit
+    });
+    if (!pixels) return;
     drawn = { pixels };
     paintDigit($("seen"), pixels, dark.matches);
     $("use-drawing").disabled = false;
