@@ -12,7 +12,9 @@ import { Pad } from "./pad.js";
 import { Settings } from "./settings.js";
 
 const CHUNK = 1000; // test pictures judged at once
+const PAINT_EVERY = 90; // ms between two drawings of the curves
 const NETS = /^(lenet5(?!-windows)|alexnet|vgg|resnet|inception|mobilenet)/; // those that take MNIST's pictures
+const BLANK = new Uint8Array(784);
 const $ = (id) => document.getElementById(id);
 
 const history = new History();
@@ -31,6 +33,7 @@ let chosen; // { source, index, label, pixels }
 let drawn; // { pixels, probabilities, step }
 let judged; // { step, count, accuracy }
 let checked;
+let generation = 0; // of the run: what the worker still tells of an earlier one is not heard
 let dirty = true;
 
 function freshRun() {
@@ -56,9 +59,9 @@ const EVENTS = {
     $("loading-text").textContent = total ? `${megabytes(bytes)} of ${megabytes(total)} of handwritten digits` : `${megabytes(bytes)} of handwritten digits`;
   },
 
-  metrics({ first, loss, accuracy, learningRate, step, images, ms }) {
+  metrics({ first, loss, accuracy, learningRate, step, images, ms, memory }) {
     loss.forEach((value, i) => history.push(first + i, value, accuracy[i]));
-    Object.assign(run, { step, images, ms, learningRate });
+    Object.assign(run, { step, images, ms, learningRate, memory });
     if (pressed !== undefined) {
       run.firstStepMs = performance.now() - pressed;
       run.firstStepLoadMs = performance.now();
@@ -89,6 +92,7 @@ const EVENTS = {
 
   done() {
     setPhase("done");
+    refresh();
     const last = run.epochs.at(-1);
     say(`Finished after ${integer(run.step)} steps${last ? `: test accuracy ${percent(last.accuracy)}` : ""}.`);
   },
@@ -119,7 +123,7 @@ const EVENTS = {
 };
 
 function heard(message) {
-  EVENTS[message.event](message);
+  if ([undefined, generation].includes(message.generation) || message.event === "progress") EVENTS[message.event](message);
 }
 
 function recovery(act) {
@@ -142,7 +146,7 @@ function setPhase(to) {
   train.disabled = !(["ready", "paused", "training"].includes(to) || to === "loading");
   train.textContent = to === "training" ? "Pause" : to === "loading" && wanted ? "Starting…" : "Train";
   $("step").disabled = !open || !["ready", "paused"].includes(to);
-  $("reset").disabled = !labels || to === "loading" || to === "nogpu";
+  $("reset").disabled = !labels || to === "loading";
   $("stop").disabled = !open || !["ready", "training", "paused", "done"].includes(to);
   $("save").disabled = !open && !kept;
   $("load").disabled = !labels || to === "loading";
@@ -168,13 +172,14 @@ async function open(device, { weights, base = 0, name } = {}) {
   const settings = form.read();
   banner.hide();
   lab = undefined;
+  generation++;
   $("loading-text").textContent = device === "gpu" ? "Compiling the shaders…" : "Preparing the CPU…";
   $("progress").removeAttribute("value");
   $("loading").hidden = Boolean(run.step);
   setPhase("loading");
   try {
     const { images, ms } = base ? run : { images: 0, ms: 0 };
-    const answer = await link.ask("open", { settings, device, weights, base, rate, images, ms });
+    const answer = await link.ask("open", { settings, device, weights, base, rate, images, ms, generation });
     lab = { ...answer, settings, kind: device, file: name };
   } catch (error) {
     wanted = false;
@@ -239,6 +244,7 @@ async function pause() {
   if (phase !== "training") return;
   setPhase("paused");
   await link.ask("pause");
+  refresh();
   tell();
 }
 
@@ -293,6 +299,9 @@ async function save() {
 }
 
 async function load(bytes, name) {
+  // A file of another kind shall not end the run that is open.
+  const header = bytes.length > 8 ? Number(new DataView(bytes.buffer).getBigUint64(0, true)) : Infinity;
+  if (header > bytes.length - 8 || bytes[8] !== 0x7b) throw new Error(`${name} is no .safetensors file, or is cut short.`);
   clear();
   kept = { bytes, step: 0 };
   await open($("run-on").value, { weights: bytes, name });
@@ -353,6 +362,7 @@ class View {
     Object.assign(this, { every, work, visible: false, dirty: true, busy: false, next: 0 });
     new IntersectionObserver((entries) => {
       this.visible = entries.at(-1).isIntersecting;
+      this.turned?.();
     }).observe(element);
   }
 
@@ -378,15 +388,19 @@ async function lookAtDrawing() {
   if (!pad.strokes.length) {
     drawn = undefined;
     bars.clear();
-    $("seen").getContext("2d").clearRect(0, 0, 28, 28);
-    $("seen").setAttribute("aria-label", "What the network sees: nothing yet");
+    paintDigit($("seen"), BLANK, dark.matches);
+    $("seen").alt = "What the network sees: nothing yet";
     $("answer").textContent = "–";
     $("use-drawing").disabled = true;
     return;
   }
   if (pad.fresh || !drawn) {
     pad.fresh = false;
-    const { pixels } = await link.ask("prepare", pad.grey());
+    const { pixels } = await link.ask("prepare", pad.grey()).catch((error) => {
+      if (error.name !== "Data") throw error;
+      return {}; // too little ink so far to be a digit
+    });
+    if (!pixels) return;
     drawn = { pixels };
     paintDigit($("seen"), pixels, dark.matches);
     $("use-drawing").disabled = false;
@@ -397,7 +411,7 @@ async function lookAtDrawing() {
   Object.assign(drawn, { probabilities: Array.from(probabilities), step: at });
   const best = bars.show(drawn.probabilities);
   $("answer").textContent = best;
-  $("seen").setAttribute("aria-label", `What the network sees: it says ${best} with ${percent(drawn.probabilities[best])}`);
+  $("seen").alt = `What the network sees: it says ${best} with ${percent(drawn.probabilities[best])}`;
 }
 
 async function lookInside() {
@@ -448,7 +462,7 @@ async function choose(index) {
     $("digit").value = index;
   }
   paintDigit($("chosen"), chosen.pixels, dark.matches);
-  $("chosen").setAttribute("aria-label", chosen.source === "test" ? `Test picture ${index}, a ${chosen.label}` : "Your drawing, as the network sees it");
+  $("chosen").alt = chosen.source === "test" ? `Test picture ${index}, a ${chosen.label}` : "Your drawing, as the network sees it";
   views.inside.dirty = true;
 }
 
@@ -474,6 +488,7 @@ const views = {
   inside: new View(document.querySelector(".inside"), 400, lookInside),
   mistakes: new View(document.querySelector(".mistakes"), 1e9, judgeAll),
 };
+views.mistakes.turned = () => mistakes.see(views.mistakes.visible);
 setInterval(() => {
   const now = performance.now();
   if (phase === "training") views.mistakes.dirty = true; // for when it ends
@@ -489,16 +504,18 @@ function themed() {
   colours = Object.fromEntries(["muted", "line", "raw", "accent", "test", "surface"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]));
   paintScale($("scale"));
   if (chosen) paintDigit($("chosen"), chosen.pixels, dark.matches);
-  if (drawn) paintDigit($("seen"), drawn.pixels, dark.matches);
+  paintDigit($("seen"), drawn?.pixels ?? BLANK, dark.matches);
   pad.paint();
   showInside();
   mistakes.paint();
   dirty = true;
 }
 
-function paint() {
-  if (dirty) {
+let painted = 0;
+function paint(now) {
+  if (dirty && now - painted > PAINT_EVERY) {
     dirty = false;
+    painted = now;
     showNumbers(run, history.now);
     const common = { history, colours, perEpoch: run.perEpoch };
     const epochs = (value) => run.epochs.map((epoch) => ({ step: epoch.step, value: epoch[value], epoch: true }));
@@ -590,9 +607,10 @@ on("save", async () => {
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 });
-$("file").addEventListener("change", (event) => {
-  attempt(() => loadFile(event.target.files[0]));
-  event.target.value = "";
+$("file").addEventListener("change", ({ target }) => {
+  const [file] = target.files;
+  attempt(() => loadFile(file));
+  target.value = ""; // so that the same file may come again
 });
 $("digit").addEventListener("change", ({ target }) => {
   if (labels && target.value !== "") attempt(() => choose(Math.max(0, Math.min(testLength - 1, Math.round(Number(target.value) || 0)))));
@@ -602,7 +620,8 @@ for (const radio of document.querySelectorAll('input[name="show"]')) radio.addEv
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  attempt(() => loadFile(event.dataTransfer?.files[0]));
+  const file = event.dataTransfer?.files[0];
+  attempt(() => loadFile(file));
 });
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || $("layer").open) return;
@@ -691,6 +710,7 @@ window.lenet = {
     imagesPerSecond: run.ms ? 1000 * run.images / run.ms : 0,
     images: run.images,
     runningMs: run.ms,
+    wasmBytes: run.memory,
     firstStepMs: run.firstStepMs,
     firstStepLoadMs: run.firstStepLoadMs,
     drawn: drawn && { ...drawn, pixels: Array.from(drawn.pixels) },

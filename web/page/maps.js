@@ -1,9 +1,27 @@
 // Shows tensors as pictures: blue below zero, red above, each layer on a scale of its own.
 
-const table = new Uint32Array(511); // colours of -255 … 255, as ImageData holds them
+const HEADER = 54; // bytes of a BMP file before its pixels
+
+// Shows pixels, 0xaarrggbb row by row, in an <img>, as a BMP file. A page of canvases would do, but each is a layer that
+// the main thread hands to the GPU, which has something else to do.
+function picture(image, width, height, pixels) {
+  const file = new Uint8Array(HEADER + 4 * pixels.length);
+  const view = new DataView(file.buffer);
+  view.setUint16(0, 0x424d);
+  for (const [at, value] of [[2, file.length], [10, HEADER], [14, 40], [18, width], [22, -height], [26, 1 | 32 << 16]]) view.setInt32(at, value, true);
+  file.set(new Uint8Array(pixels.buffer), HEADER);
+  const old = image.src;
+  image.src = URL.createObjectURL(new Blob([file], { type: "image/bmp" }));
+  if (old) URL.revokeObjectURL(old);
+}
+
+const table = new Uint32Array(511); // colours of -255 … 255
+
+let gapColour;
 
 // Takes the colours of the light or the dark page.
 export function setColours(dark) {
+  gapColour = dark ? 0xff363b43 : 0xffd9dad6;
   const zero = dark ? [40, 44, 51] : [250, 250, 248];
   const below = dark ? [92, 170, 255] : [20, 76, 190];
   const above = dark ? [255, 122, 92] : [190, 30, 30];
@@ -12,7 +30,7 @@ export function setColours(dark) {
     // A root lifts small values out of the background.
     const share = Math.sqrt(Math.abs(i) / 255);
     const [r, g, b] = zero.map((from, c) => Math.round(from + (end[c] - from) * share));
-    table[i + 255] = 0xff000000 | b << 16 | g << 8 | r;
+    table[i + 255] = 0xff000000 | r << 16 | g << 8 | b;
   }
 }
 
@@ -24,19 +42,16 @@ function largest(values) {
 
 // Paints `count` tiles of rows × columns side by side, `across` in a row; or, with `downwards`, the first tiles below
 // each other.
-function paint(canvas, values, { count, rows, columns, across, downwards }) {
+function paint(image, values, { count, rows, columns, across, downwards }) {
   const gap = rows * columns > 1 ? 1 : 0;
   const [width, height] = [across * (columns + gap) - gap, Math.ceil(count / across) * (rows + gap) - gap];
-  if (canvas.width !== width || canvas.height !== height) {
-    canvas.width = width;
-    canvas.height = height;
+  if (image.dataset.size !== `${width}×${height}`) {
+    image.dataset.size = `${width}×${height}`;
     // Whole multiples keep the pixels square and sharp; style.css bounds the width.
     const factor = Math.max(1, Math.min(rows > 8 ? 3 : 6, Math.floor(620 / width)));
-    canvas.style.width = `${width * factor}px`;
+    image.style.width = `${width * factor}px`;
   }
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(width, height);
-  const pixels = new Uint32Array(image.data.buffer);
+  const pixels = new Uint32Array(width * height).fill(gapColour);
   const most = largest(values);
   const factor = most > 0 ? 255 / most : 0;
   for (let tile = 0, from = 0; tile < count; tile++) {
@@ -49,29 +64,18 @@ function paint(canvas, values, { count, rows, columns, across, downwards }) {
       }
     }
   }
-  context.putImageData(image, 0, 0);
+  picture(image, width, height, pixels);
   return most;
 }
 
-export function paintScale(canvas) {
-  const values = Float32Array.from({ length: 256 }, (_, i) => (i - 127.5) / 127.5);
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(256, 1);
-  new Uint32Array(image.data.buffer).set(Array.from(values, (value) => table[255 + Math.round(255 * value)]));
-  context.putImageData(image, 0, 0);
+export function paintScale(image) {
+  picture(image, 255, 1, table.filter((_, i) => i % 2 === 0).slice(0, 255));
 }
 
 // White ink on black, as it comes, inverted on a light page.
-export function paintDigit(canvas, pixels, dark) {
-  const context = canvas.getContext("2d");
-  const image = context.createImageData(28, 28);
-  const out = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < 784; i++) {
-    const ink = pixels[i];
-    const [r, g, b] = dark ? [ink, ink, ink] : [255 - ink, 255 - ink, 255 - ink];
-    out[i] = 0xff000000 | b << 16 | g << 8 | r;
-  }
-  context.putImageData(image, 0, 0);
+export function paintDigit(image, digit, dark) {
+  const pixels = Uint32Array.from(digit, (ink) => 0xff000000 | (dark ? ink : 255 - ink) * 0x10101);
+  picture(image, 28, 28, pixels);
 }
 
 function figure(parent, key) {
@@ -79,10 +83,9 @@ function figure(parent, key) {
   if (made) return made;
   made = document.createElement("figure");
   made.dataset.key = key;
-  const canvas = document.createElement("canvas");
-  canvas.className = "pixels";
-  canvas.setAttribute("role", "img");
-  made.append(document.createElement("figcaption"), canvas);
+  const image = document.createElement("img");
+  image.className = "pixels";
+  made.append(document.createElement("figcaption"), image);
   parent.append(made);
   return made;
 }
@@ -96,13 +99,13 @@ function show(parent, list) {
   for (const { name, values, about, ...tiles } of list) {
     const { count, rows, columns, across } = tiles;
     const made = figure(parent, name);
-    const [caption, canvas] = made.children;
+    const [caption, image] = made.children;
     const shown = Math.min(count, MOST_TILES);
     const cut = { ...tiles, count: shown, across: Math.min(across, shown), downwards: tiles.downwards && shown === count };
-    const most = paint(canvas, values.subarray(0, shown * rows * columns), cut);
+    const most = paint(image, values.subarray(0, shown * rows * columns), cut);
     const some = shown < count ? `, the first ${shown} of them` : "";
     caption.textContent = `${name}  ${about}${some}  ±${most.toPrecision(2)}`;
-    canvas.setAttribute("aria-label", `${caption.textContent}`);
+    image.alt = caption.textContent;
   }
 }
 

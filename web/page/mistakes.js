@@ -12,6 +12,8 @@ export class Mistakes {
     this.filter = undefined;
     this.mistakes = [];
     this.cells = [];
+    this.visible = false;
+    this.stale = true;
     const head = table.createTHead().insertRow();
     const th = (row, content, scope) => {
       const made = document.createElement("th");
@@ -71,7 +73,15 @@ export class Mistakes {
     this.paint();
   }
 
+  // Says whether it can be seen; what nobody sees is not painted.
+  see(visible) {
+    this.visible = visible;
+    if (this.stale) this.paint();
+  }
+
   paint() {
+    this.stale = !this.visible;
+    if (this.stale) return;
     this.cells.forEach((row, r) => {
       const counts = this.counts?.[r] ?? new Uint32Array(10);
       const sum = counts.reduce((a, b) => a + b);
@@ -113,9 +123,11 @@ export class Mistakes {
         now.forEach((one, i) => {
           const item = this.gallery.children[i] ?? this.item();
           const button = item.firstElementChild;
-          const [canvas, text] = button.children;
+          const [image, text] = button.children;
           button.dataset.index = one.index;
-          paintDigit(canvas, pixels.subarray(784 * i, 784 * (i + 1)), this.dark());
+          const shown = `${one.index} ${this.dark()}`;
+          if (image.dataset.shown !== shown) paintDigit(image, pixels.subarray(784 * i, 784 * (i + 1)), this.dark());
+          image.dataset.shown = shown;
           text.textContent = `${one.label} → ${one.answer} ${percent(one.probability)}`;
           button.setAttribute("aria-label", `Test picture ${one.index}: a ${one.label}, taken for ${one.answer} with ${percent(one.probability)}. Choose it.`);
         });
@@ -130,9 +142,8 @@ export class Mistakes {
   item() {
     const item = document.createElement("li");
     const button = document.createElement("button");
-    const canvas = Object.assign(document.createElement("canvas"), { width: 28, height: 28, className: "pixels" });
-    canvas.setAttribute("aria-hidden", "true");
-    button.append(canvas, document.createElement("span"));
+    const image = Object.assign(document.createElement("img"), { width: 56, height: 56, className: "pixels", alt: "" });
+    button.append(image, document.createElement("span"));
     button.addEventListener("click", () => this.choose(Number(button.dataset.index)));
     item.append(button);
     this.gallery.append(item);

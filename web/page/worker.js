@@ -10,7 +10,7 @@ const PROBED = 1000; // of them
 const KEEP_EVERY = 5000; // ms between two copies of the weights
 const ADAPTER_WAIT = 15000; // ms; a browser without an adapter may never answer
 
-let data, lab, pace, fresh;
+let data, lab, pace, fresh, memory;
 let running = false;
 let run = {}; // of the laboratory that is open: { step, images, ms, since, testImages }
 let batch = empty(); // metrics that the page has not got yet
@@ -18,6 +18,7 @@ let posted = 0;
 let probe = { at: 0, cost: 0 };
 let keep = { at: 0, cost: 0, step: -1 };
 let rate; // the learning rate that was set by hand
+let generation = 0; // of the run, so that the page knows what belongs to an earlier one
 
 const queue = [];
 let wake = () => {};
@@ -30,7 +31,7 @@ function empty() {
   return { first: 0, loss: [], accuracy: [], learningRate: undefined };
 }
 
-const post = (event, fields = {}, transfer = []) => self.postMessage({ event, ...fields }, transfer);
+const post = (event, fields = {}, transfer = []) => self.postMessage({ event, generation, ...fields }, transfer);
 
 const now = () => performance.now();
 const spent = () => run.ms + (running ? now() - run.since : 0);
@@ -52,7 +53,7 @@ function halt() {
 function flush() {
   posted = now();
   if (!batch.loss.length) return;
-  post("metrics", { ...batch, step: run.step, images: run.images, ms: spent() });
+  post("metrics", { ...batch, step: run.step, images: run.images, ms: spent(), memory: memory.buffer.byteLength });
   batch = empty();
 }
 
@@ -132,6 +133,7 @@ async function keepWeights() {
   const bytes = await lab.save();
   keep = { at: now(), cost: now() - begun, step: run.step };
   pace.interrupted();
+  flush();
   post("weights", { bytes, step: run.step }, [bytes.buffer]);
 }
 
@@ -164,15 +166,17 @@ async function adapterName() {
 const commands = {
   async start() {
     const fetched = fetchData((bytes, total) => post("progress", { bytes, total }));
-    const [files] = await Promise.all([fetched, init()]);
+    const [files, exports] = await Promise.all([fetched, init()]);
+    memory = exports.memory;
     data = new wasm.Data(...files);
     const labels = Uint8Array.from({ length: data.test_len }, (_, i) => data.test_label(i));
     return { labels, trainLength: data.train_len, testLength: data.test_len, presets: JSON.parse(wasm.presets()) };
   },
 
   // Opens a network: fresh, or with the weights of a file, which were those after `base` steps.
-  async open({ settings, device, weights, base = 0, rate: wanted, images = 0, ms = 0 }) {
+  async open({ settings, device, weights, base = 0, rate: wanted, images = 0, ms = 0, generation: next }) {
     close();
+    generation = next;
     let adapter;
     if (device === "gpu") {
       try {
