@@ -1,6 +1,6 @@
 // The page's end of the worker: questions with answers, events, and an alarm when it falls silent.
 
-const SILENCE = 60000; // ms
+const SILENCE = 180000; // ms; some drivers compile shaders for a minute
 const LOOK = 2000;
 
 export class Link {

@@ -44,7 +44,7 @@ function freshRun() {
 
 const link = new Link(heard, () => {
   setPhase("failed");
-  banner.show("No answer for a minute", [
+  banner.show("No answer for three minutes", [
     "The device or the worker hangs. A new worker can go on" + (kept ? ` from the weights of step ${integer(kept.step)}.` : "."),
   ], recovery(restart));
 });
@@ -575,7 +575,8 @@ const form = new Settings($("settings"), $("run-on"), {
     rate = value;
     if (lab) link.ask("rate", { rate }).catch(() => {});
   },
-  apply: () => attempt(reset),
+  // Enter in a field sends the form, too: what counts at once needs no reset.
+  apply: () => $("differs").hidden || attempt(reset),
   changed: showDiffers,
 });
 

@@ -50,10 +50,12 @@ const SEVEN = [[0.25, 0.2], [0.75, 0.2], [0.45, 0.85]];
 const circle = (x, y, r) => Array.from({ length: 25 }, (_, i) => [x + 0.75 * r * Math.sin(i / 4), y - r * Math.cos(i / 4)]);
 const ZERO = circle(0.5, 0.5, 0.35);
 
-/** Whether a canvas shows more than one colour. */
-const painted = (selector) => page.locator(selector).first().evaluate((canvas) => {
-  const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-  return new Set(new Uint32Array(data.buffer)).size > 1;
+/** Whether a canvas or picture shows more than one colour. */
+const painted = (selector) => page.locator(selector).first().evaluate((shown) => {
+  const [width, height] = shown.naturalWidth ? [shown.naturalWidth, shown.naturalHeight] : [shown.width, shown.height];
+  const context = new OffscreenCanvas(width, height).getContext("2d");
+  context.drawImage(shown, 0, 0);
+  return new Set(new Uint32Array(context.getImageData(0, 0, width, height).data.buffer)).size > 1;
 });
 
 test("it loads, with a bar for the data, and finds the GPU", async () => {
@@ -105,10 +107,10 @@ test("epochs are judged, filters, maps and gradients refresh while it trains", a
   const { inside } = await until(page, "a later one", ({ inside }) => inside.step > first.step, 120);
   assert.deepEqual(inside.layers.find(({ name }) => name === "conv1"), { name: "conv1", shape: [6, 28, 28], gradient: true });
   assert.deepEqual(inside.parameters[0], { name: "conv1.weight", shape: [6, 1, 5, 5] });
-  assert.ok(await painted("#filters canvas") && await painted("#maps canvas"));
+  assert.ok(await painted("#filters img") && await painted("#maps img"));
   await page.locator('input[name="show"][value="gradient"]').check();
   assert.match(await text("inside-step"), /gradients/);
-  assert.ok(await painted("#maps canvas"));
+  assert.ok(await painted("#maps img"));
   await shot("training");
 });
 
@@ -201,7 +203,7 @@ test("weights go to a file, and come back", async () => {
   }
   await writeFile(`${file}.cut`, (await readFile(file)).subarray(0, 1000));
   await page.locator("#file").setInputFiles(`${file}.cut`);
-  assert.match(await until(page, "the refusal", ({ banner }) => banner), /./);
+  await until(page, "the refusal", ({ banner }) => banner && banner !== "A software adapter");
   assert.match(await page.locator("#banner").innerText(), /bytes/);
 });
 
