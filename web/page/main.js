@@ -644,7 +644,7 @@ new ResizeObserver(() => {
 async function begin() {
   const unknown = form.fromAddress(location.search);
   if (location.protocol === "file:") throw new Error("a page opened from a file may not load its program: serve the folder, for example with python3 -m http.server, and open http://localhost:8000");
-  const started = await link.ask("start");
+  const started = await link.ask("start", { settings: form.read(), device: $("run-on").value });
   ({ labels, testLength } = started);
   $("digit").max = testLength - 1;
   const net = $("net").value;

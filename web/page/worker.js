@@ -18,6 +18,7 @@ let posted = 0;
 let probe = { at: 0, cost: 0 };
 let keep = { at: 0, cost: 0, step: -1 };
 let rate; // the learning rate that was set by hand
+let opening; // the adapter that was asked for ahead
 let generation = 0; // of the run, so that the page knows what belongs to an earlier one
 
 const queue = [];
@@ -182,7 +183,9 @@ const commands = {
       try {
         if (!navigator.gpu) throw new Error("this browser has no WebGPU");
         const wait = `the browser has not found an adapter within ${ADAPTER_WAIT / 1000} s`;
-        adapter = JSON.parse(await bounded(wasm.adapter(), ADAPTER_WAIT, wait));
+        const found = opening ?? wasm.adapter();
+        opening = undefined;
+        adapter = JSON.parse(await bounded(found, ADAPTER_WAIT, wait));
         if (!adapter.name) adapter.name = await adapterName();
       } catch (error) {
         throw Object.assign(new Error(error.message), { name: "NoGpu" });

@@ -1,5 +1,6 @@
 //! One network in training, with what one may ask of it between two steps.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Array, Error as JsError, Float32Array, Object, Promise, Reflect, Uint8Array};
@@ -8,7 +9,7 @@ use lenet::data::Dataset;
 use lenet::inspect::Inspector;
 use lenet::kernels::Launch;
 use lenet::model::{self, About, Model};
-use lenet::plan::{Phase, Plan};
+use lenet::plan::{Options, Phase, Plan};
 use lenet::train::{Advance, Event, Metrics, Session, Trainer};
 use lenet::{Error, Network, check};
 use serde_json::{Value, json};
@@ -28,6 +29,28 @@ pub struct Lab {
     gpu: Option<gpu::Device>,
     inspector: Option<Inspector>,
     test: Rc<Dataset>,
+}
+
+thread_local! {
+    /// Pipelines that were compiled ahead: a browser makes the same ones again at once, as long as these live.
+    static WARM: RefCell<Option<gpu::Gpu>> = const { RefCell::new(None) };
+}
+
+/// Compiles the shaders for `settings` (JSON) on the GPU, for a [`Lab::open`] with the same settings to find: while the
+/// data is still on its way.
+#[wasm_bindgen]
+pub async fn warm(settings: String) -> Result<()> {
+    let device = device().await?;
+    let compile = async {
+        let settings = Settings::parse(&settings)?;
+        let nothing = Dataset::new("nothing", [1, 28, 28], 10, Vec::new(), Vec::new())?;
+        let options = Trainer::options(&settings.training()?, &nothing, &nothing);
+        let options = Options { train_images: 1, eval_images: 1, fill: device.fill(), ..options };
+        let plan = Plan::new(&settings.network()?, &options)?;
+        gpu::Gpu::new(&device, &plan.program).await
+    };
+    WARM.set(Some(compile.await.map_err(thrown)?));
+    Ok(())
 }
 
 /// The first `n` pictures.
@@ -53,7 +76,9 @@ impl Lab {
             "cpu" => None,
             other => return Err(JsError::new(&format!("there is no device called {other}"))),
         };
-        Lab::build(train, test, &settings, gpu, weights).await.map_err(thrown)
+        let made = Lab::build(train, test, &settings, gpu, weights).await.map_err(thrown);
+        WARM.set(None);
+        made
     }
 
     async fn build(
@@ -292,8 +317,7 @@ impl Lab {
         let flat = self.trainer.session().parameters().await.map_err(thrown)?;
         let network = self.network();
         let few = first(&self.test, CHECKED).map_err(thrown)?;
-        let options =
-            lenet::plan::Options { batch: few.len(), ..self.trainer.session().plan().options.clone() };
+        let options = Options { batch: few.len(), ..self.trainer.session().plan().options.clone() };
         let difference = check::against_cpu(&gpu, &network, &options, &few, &flat).await.map_err(thrown)?;
         serde_json::to_string(&difference).map_err(|error| JsError::new(&error.to_string()))
     }
