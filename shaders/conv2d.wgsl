@@ -163,7 +163,7 @@ fn start(o: vec4<u32>) -> Strip {
 fn input_at(at: u32, x: i32, k: u32) -> f32 {
     // Without a branch, which would part the loads of a row: what lies outside is not used, and may be anything.
     let value = input[at + k * LANES];
-    return select(0.0, value, PAD_WIDTH == 0u || u32(x) + k < IN_WIDTH);
+    return select(0.0, value, (PAD_WIDTH == 0u) | (u32(x) + k < IN_WIDTH));
 }
 
 // Four channels of one position, as far as the group has them.
@@ -417,7 +417,7 @@ fn walk(block: u32, group: u32, r: u32, y: u32, lane: u32) -> Walk {
     let iy = i32(y * STRIDE_HEIGHT + t.ky * DILATION_HEIGHT) - i32(PAD_HEIGHT);
     let left = i32(t.kx * DILATION_WIDTH) - i32(PAD_WIDTH);
     let row = ((block * IN_CHANNELS + group * GROUP_IN + t.c) * IN_HEIGHT + u32(iy)) * IN_WIDTH;
-    return Walk((row + u32(left)) * LANES + lane, left, PAD_HEIGHT == 0u || u32(iy) < IN_HEIGHT);
+    return Walk((row + u32(left)) * LANES + lane, left, (PAD_HEIGHT == 0u) | (u32(iy) < IN_HEIGHT));
 }
 
 // What the first tap sees `x` columns further on.

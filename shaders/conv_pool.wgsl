@@ -24,6 +24,9 @@
 // channel, over the rows of a split; the 16 lanes of a tile meet in workgroup memory. Tile sizes are constants:
 // what is beyond them, the compiler leaves out altogether.
 //
+// Where a condition is met for every pixel it is made with `&` and `|`: `&&` and `||` are branches, and a browser's
+// compiler may choke on a hundred of them in a row.
+//
 // After a barrier only sixteen lanes are added up: software adapters run what follows one much slower than what
 // precedes it.
 
@@ -169,7 +172,7 @@ fn line(p: Picture, c: u32, y: i32, x: i32) -> Line {
     let row = y - i32(BORDER);
     // What lies left or right of the picture is not used, so that it may be anything, before the first one too.
     let at = i32(p.start) + (i32(c) * height + clamp(row, 0, height - 1)) * i32(IN_WIDTH - 2u * BORDER) + x - i32(BORDER);
-    return Line(at >> 2u, u32(at & 3) * 8u, row >= 0 && row < height, !p.there || (PAD_HEIGHT > 0u && u32(y) >= IN_HEIGHT));
+    return Line(at >> 2u, u32(at & 3) * 8u, (row >= 0) & (row < height), !p.there | ((PAD_HEIGHT > 0u) & (u32(y) >= IN_HEIGHT)));
 }
 
 // Four bytes that start `shift` bits into a word.
@@ -180,8 +183,8 @@ fn joined(low: u32, high: u32, shift: u32) -> u32 {
 
 // Byte `k` of a word as column `x` of the line.
 fn grey(word: u32, k: u32, x: i32, l: Line) -> f32 {
-    let value = select(0.0, f32((word >> (8u * k)) & 255u), l.inside && u32(x) - BORDER < IN_WIDTH - 2u * BORDER);
-    let zero = l.zero || (PAD_WIDTH > 0u && u32(x) >= IN_WIDTH);
+    let value = select(0.0, f32((word >> (8u * k)) & 255u), l.inside & (u32(x) - BORDER < IN_WIDTH - 2u * BORDER));
+    let zero = l.zero | ((PAD_WIDTH > 0u) & (u32(x) >= IN_WIDTH));
     return select((value / 255.0 - MEAN) / DEVIATION, 0.0, zero);
 }
 
@@ -656,7 +659,7 @@ fn reduce(invocation: u32, workgroup: u32, k: u32) {
     let kx = invocation / (4u * PAIRS);
     let ky = t.ky + k;
     let o = t.o + 2u * pair;
-    let beyond = select(ky >= KERNEL_HEIGHT || kx >= KERNEL_WIDTH, k > 0u || kx > 0u, t.of_bias);
+    let beyond = select((ky >= KERNEL_HEIGHT) | (kx >= KERNEL_WIDTH), (k > 0u) | (kx > 0u), t.of_bias);
     if (!t.there || beyond || kx >= 5u || o >= OUT_CHANNELS) {
         return;
     }
@@ -703,7 +706,7 @@ struct Pool {
 // dz of one channel in pooling window `column`, which may lie outside.
 fn edge_grad(channel: u32, row: u32, column: i32, lane: u32) -> vec4<f32> {
     // Without a branch, which would part the loads of a row.
-    let inside = column >= 0 && column < i32(POOLED_WIDTH);
+    let inside = (column >= 0) & (column < i32(POOLED_WIDTH));
     let place = u32(clamp(column, 0, i32(POOLED_WIDTH) - 1));
     return select(vec4(0.0), window_grad(channel, row, place, lane), vec4(inside));
 }
@@ -737,7 +740,7 @@ fn pool_grad(channel: u32, row: u32, x: i32, lane: u32) -> Pool {
 // Row `ky` of the filters that start at `at`, from right to left; 0 beyond them.
 fn mirrored(at: vec2<u32>, ky: i32) -> Taps {
     let row = at + u32(clamp(ky, 0, i32(KERNEL_HEIGHT) - 1)) * KERNEL_WIDTH + KERNEL_WIDTH - 1u;
-    let inside = vec2(ky >= 0 && ky < i32(KERNEL_HEIGHT));
+    let inside = vec2((ky >= 0) & (ky < i32(KERNEL_HEIGHT)));
     var w = Taps(select(vec2(0.0), filters(row), inside), vec2(0.0), vec2(0.0), vec2(0.0), vec2(0.0));
     if (KERNEL_WIDTH > 1u) { w.w1 = select(vec2(0.0), filters(row - 1u), inside); }
     if (KERNEL_WIDTH > 2u) { w.w2 = select(vec2(0.0), filters(row - 2u), inside); }

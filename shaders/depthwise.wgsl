@@ -115,7 +115,7 @@ fn taps(c: u32, ky: u32) -> Taps {
 fn input_at(at: u32, x: i32, k: u32) -> f32 {
     // Without a branch, which would part the loads of a row: what lies outside is not used, and may be anything.
     let value = input[at + k * LANES];
-    return select(0.0, value, PAD_WIDTH == 0u || u32(x) + k < IN_WIDTH);
+    return select(0.0, value, (PAD_WIDTH == 0u) | (u32(x) + k < IN_WIDTH));
 }
 
 // What tap `kx` sees from the eight columns of a strip.
@@ -287,7 +287,7 @@ struct Walk {
 fn walk(plane: u32, y: u32, ky: u32, lane: u32) -> Walk {
     let iy = i32(y * STRIDE_HEIGHT + ky * DILATION_HEIGHT) - i32(PAD_HEIGHT);
     let row = (plane * IN_HEIGHT + u32(iy)) * IN_WIDTH;
-    return Walk((row - PAD_WIDTH) * LANES + lane, PAD_HEIGHT == 0u || u32(iy) < IN_HEIGHT);
+    return Walk((row - PAD_WIDTH) * LANES + lane, (PAD_HEIGHT == 0u) | (u32(iy) < IN_HEIGHT));
 }
 
 // What the first tap sees `x` columns further on.

@@ -176,7 +176,7 @@ fn input_part(invocation: u32, workgroup: u32) {
     for (var o = 0u; o < outputs; o += 2u) {
         let next = min(o + 1u, OUTPUTS - 1u);
         let g = output_grad[at + o * 4u];
-        let h = select(vec4(0.0), output_grad[at + next * 4u], OUTPUTS % 2u == 0u || next > o);
+        let h = select(vec4(0.0), output_grad[at + next * 4u], (OUTPUTS % 2u == 0u) | (next > o));
         let low = weights(o * INPUTS + first);
         let high = weights(o * INPUTS + first + 4u);
         let next_low = weights(next * INPUTS + first);

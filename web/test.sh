@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the page in Debian's Chromium on its software WebGPU adapter: builds it, trains a small model for it to open, and
+# Tests the page in Chromium on its software WebGPU adapter: builds it, trains a small model for it to open, and
 # runs web/test/page.mjs. Installs what is missing where it may (root on Debian or Ubuntu).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,8 +19,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
-[ -d web/node_modules/playwright-core ] ||
-    npm install --prefix web --no-save --no-package-lock --no-audit --no-fund playwright-core@1
+[ -d web/node_modules/axe-core ] ||
+    npm install --prefix web --no-save --no-package-lock --no-audit --no-fund playwright-core@1 axe-core@4
 bash web/build.sh
 cargo build --release
 export LENET="$PWD/target/release/lenet"

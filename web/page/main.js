@@ -196,7 +196,7 @@ async function open(device, { weights, base = 0, name } = {}) {
       setPhase("failed");
       banner.show("This cannot be opened", [error.message, "Change the settings and press Reset."]);
     }
-    throw error;
+    throw Object.assign(error, { told: true });
   }
   run.perEpoch = lab.perEpoch;
   run.totalSteps = lab.totalSteps;
@@ -583,7 +583,7 @@ const form = new Settings($("settings"), $("run-on"), {
 // Runs what a control asks for; what it cannot do is told on the page already, or here.
 function attempt(action) {
   return Promise.resolve().then(action).catch((error) => {
-    if (["Closed", "DeviceLost", "NotFinite"].includes(error.name) || banner.title) return;
+    if (["Closed", "DeviceLost", "NotFinite"].includes(error.name) || error.told) return;
     banner.show("That did not work", [error.message]);
   });
 }
@@ -663,7 +663,7 @@ requestAnimationFrame(paint);
 setPhase("loading");
 const ready = begin();
 ready.catch((error) => {
-  if (!banner.title) EVENTS.failed({ message: error.message });
+  if (!error.told) EVENTS.failed({ message: error.message });
 });
 
 const COMMANDS = {
@@ -696,6 +696,7 @@ window.lenet = {
     adapter: lab?.adapter,
     settings: lab?.settings,
     launches: lab?.launches,
+    file: lab?.file,
     step: run.step,
     totalSteps: run.totalSteps,
     perEpoch: run.perEpoch,

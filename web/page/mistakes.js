@@ -129,7 +129,7 @@ export class Mistakes {
           if (image.dataset.shown !== shown) paintDigit(image, pixels.subarray(784 * i, 784 * (i + 1)), this.dark());
           image.dataset.shown = shown;
           text.textContent = `${one.label} → ${one.answer} ${percent(one.probability)}`;
-          button.setAttribute("aria-label", `Test picture ${one.index}: a ${one.label}, taken for ${one.answer} with ${percent(one.probability)}. Choose it.`);
+          button.setAttribute("aria-label", `${text.textContent}: test picture ${one.index}, a ${one.label} taken for a ${one.answer}; choose it`);
         });
       }
     } catch {
