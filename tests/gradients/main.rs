@@ -167,7 +167,10 @@ impl Plain<'_> {
     }
 }
 
-/// A layer with weights beside its formula of input, weights and bias.
+/// What a layer makes of input, weights and bias.
+type Formula<'a> = dyn Fn(&Images, &[f64], &[f64]) -> Images + 'a;
+
+/// A layer with weights beside its formula.
 struct Weighted<'a> {
     what: String,
     /// What the activation makes the input of.
@@ -177,7 +180,7 @@ struct Weighted<'a> {
     weight: Vec<f64>,
     /// Empty where there is none.
     bias: Vec<f64>,
-    formula: &'a dyn Fn(&Images, &[f64], &[f64]) -> Images,
+    formula: &'a Formula<'a>,
     /// Partial sums of the gradients.
     splits: usize,
 }
