@@ -316,10 +316,14 @@ impl Bound {
             }
             Op::ConvPool(g) => {
                 let w = self.weights()?;
-                let gradients = w.gradients(gradient);
-                launches.push(g.backward(self.conv_pool(w, g)?, gradients, input_grads[0])?);
-                if let Some(mask) = self.mask {
-                    launches.push(g.conv.mask_gradient(mask, w.weight_grad)?);
+                let buffers = self.conv_pool(w, g)?;
+                if learned {
+                    launches.push(g.backward(buffers, w.gradients(gradient), input_grads[0])?);
+                    if let Some(mask) = self.mask {
+                        launches.push(g.conv.mask_gradient(mask, w.weight_grad)?);
+                    }
+                } else if let Some(input_grad) = input_grads[0] {
+                    launches.push(g.input_gradient(buffers, gradient, input_grad)?);
                 }
             }
             Op::Linear(g) => {
