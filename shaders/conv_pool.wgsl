@@ -870,3 +870,9 @@ fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup
 fn backward_first(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     meet(invocation, workgroup.x, weight_part(invocation, workgroup.x));
 }
+
+// The input's gradient alone, where the filters are frozen.
+@compute @workgroup_size(64)
+fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    input_part(invocation, workgroup.x);
+}

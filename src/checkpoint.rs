@@ -1,7 +1,8 @@
 //! Weights and what goes with them, in files of the safetensors format.
 //!
 //! Every tensor is little-endian 32-bit floats; counters and settings travel as strings in the
-//! metadata. Files are written whole or not at all.
+//! metadata. Files are written whole or not at all. Of what PyTorch writes, only the batches that a
+//! batch normalisation has counted are passed over: no network here reads them.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -92,6 +93,8 @@ pub fn encode(
 
 /// Reads a safetensors file: its tensors and its metadata. `name` is what errors call the file.
 ///
+/// PyTorch keeps an integer `X.num_batches_tracked` beside every `X.running_mean`; it is left out.
+///
 /// # Errors
 ///
 /// [`Error::Data`] when `bytes` are not a whole safetensors file and nothing else;
@@ -131,9 +134,17 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, Str
         )));
     }
 
+    let counters: std::collections::BTreeSet<String> = tensors
+        .iter()
+        .filter_map(|(tensor, _)| tensor.strip_suffix(".running_mean"))
+        .map(|norm| format!("{norm}.num_batches_tracked"))
+        .collect();
     let mut decoded = Tensors::new();
     let mut problems = Vec::new();
     for (tensor, TensorInfo { dtype, shape, data_offsets: (start, end) }) in tensors {
+        if integer(dtype) && shape.is_empty() && counters.contains(&tensor) {
+            continue;
+        }
         let label = printable(&tensor);
         if dtype != Dtype::F32 {
             problems.push(format!("{label}: dtype {dtype}, expected F32"));
@@ -302,6 +313,12 @@ fn not_finite(label: &str, values: impl Iterator<Item = f32>) -> Option<String> 
     Some(format!("{label}: value {at} is {value}, expected a finite number{more}"))
 }
 
+/// Whether a type is one of whole numbers.
+fn integer(dtype: Dtype) -> bool {
+    use Dtype::{I8, I16, I32, I64, U8, U16, U32, U64};
+    matches!(dtype, I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64)
+}
+
 /// A number of values that is not the product of the sizes, as a problem.
 fn wrong_len(label: &str, shape: &[usize], len: usize) -> Option<String> {
     let expected = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
@@ -462,6 +479,42 @@ mod tests {
                 "not fine: value 1 is NaN, expected a finite number (and 1 more)",
             ]
         );
+    }
+
+    /// PyTorch counts the batches of every batch normalisation; what counts something else is no such number.
+    #[test]
+    fn counted_batches_are_left_out() {
+        let norm = |counter: &str, dtype: &str, shape: &str, bytes: usize| {
+            let end = 8 + bytes;
+            let header = format!(
+                r#"{{"bn.weight": {{"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}},
+                     "bn.running_mean": {{"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}},
+                     "{counter}": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [8, {end}]}}}}"#
+            );
+            file(&header, &vec![0; end])
+        };
+        let counter = "bn.num_batches_tracked";
+        for (dtype, bytes) in
+            [("I64", 8), ("U64", 8), ("I32", 4), ("U32", 4), ("I16", 2), ("U16", 2), ("I8", 1)]
+        {
+            let (tensors, _) = decode("w", &norm(counter, dtype, "[]", bytes)).unwrap();
+            assert!(tensors.keys().eq(["bn.running_mean", "bn.weight"]), "{dtype}: {tensors:?}");
+        }
+        let refusals = [
+            // No normalisation of that name; no name; a table; a number that is not whole.
+            ("cn.num_batches_tracked", "I64", "[]", 8),
+            ("bn.batches", "I64", "[]", 8),
+            (".num_batches_tracked", "I64", "[]", 8),
+            (counter, "I64", "[2]", 16),
+            (counter, "F64", "[]", 8),
+            (counter, "BOOL", "[]", 1),
+        ];
+        for (name, dtype, shape, bytes) in refusals {
+            let message = refused(&norm(name, dtype, shape, bytes));
+            assert_eq!(message, format!("{name}: dtype {dtype}, expected F32"));
+        }
+        // As a float it is a tensor like any other, and the networks know none of that name.
+        assert!(decode("w", &norm(counter, "F32", "[]", 4)).unwrap().0.contains_key(counter));
     }
 
     #[test]

@@ -163,6 +163,39 @@ mod tests {
         assert!(matches!(other, Err(Error::Weights { .. })), "{other:?}");
     }
 
+    /// A state_dict of PyTorch has tensors that are no parameters: the batches that each normalisation has seen.
+    #[test]
+    fn a_state_dict_with_counted_batches_is_a_model() {
+        use safetensors::tensor::{Dtype, TensorView};
+
+        let network = Network::preset("lenet5-bn").unwrap();
+        let parameters = network.initial(5).unwrap();
+        let named = network.parameters().unwrap();
+        let bytes = |values: &Vec<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let values: Vec<Vec<u8>> = parameters.iter().map(bytes).collect();
+        let seen = 938i64.to_le_bytes();
+        let file = |strays: &[&str]| {
+            let weights = named.iter().zip(&values).map(|(parameter, values)| {
+                let view = TensorView::new(Dtype::F32, parameter.shape.clone(), values).unwrap();
+                (parameter.name.clone(), view)
+            });
+            let norms = named.iter().filter_map(|parameter| parameter.name.strip_suffix(".running_mean"));
+            let counters = norms.chain(strays.iter().copied()).map(|norm| {
+                let view = TensorView::new(Dtype::I64, vec![], &seen).unwrap();
+                (format!("{norm}.num_batches_tracked"), view)
+            });
+            let all: Vec<_> = weights.chain(counters).collect();
+            assert!(all.len() > named.len() + strays.len(), "the network has no normalisation");
+            safetensors::serialize(all, None).unwrap()
+        };
+        let model = Model::decode("it", &file(&[]), Some(network.clone())).unwrap();
+        assert_eq!(model.parameters, parameters);
+        // The first layer is a convolution, which counts nothing.
+        let error = Model::decode("it", &file(&["conv1"]), Some(network)).unwrap_err();
+        let Error::Weights { problems, .. } = error else { panic!("{error}") };
+        assert_eq!(problems, ["conv1.num_batches_tracked: dtype I64, expected F32"]);
+    }
+
     #[test]
     fn weights_that_do_not_say_whose_they_are_need_a_network() {
         let network = Network::preset("lenet5").unwrap();

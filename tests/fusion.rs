@@ -152,6 +152,42 @@ fn gpu() {
     check(Some(&device), &[35], &[256]);
 }
 
+/// A fused convolution between layers that are learned: what is frozen gets no gradient, what is before it the same.
+#[test]
+fn a_frozen_convolution_passes_the_gradient_on() {
+    let network = Network::preset("lenet5").expect("a preset");
+    let options = Options { batch: 19, train_images: 43, ..Options::default() };
+    let frozen = Options { freeze: vec!["conv2.*".into()], ..options.clone() };
+    let entries = |options: &Options| -> Vec<String> {
+        let plan = Plan::new(&network, options).expect("a plan");
+        plan.program
+            .train
+            .iter()
+            .filter(|l| l.shader.name == "conv_pool")
+            .map(|l| l.entry.name.to_string())
+            .collect()
+    };
+    assert_eq!(entries(&options), ["forward", "forward", "backward", "backward_first"]);
+    assert_eq!(entries(&frozen), ["forward", "forward", "input_gradient", "backward_first"]);
+    let gpu = common::gpu();
+    for device in [None].into_iter().chain(gpu.as_ref().map(Some)) {
+        let [all, some] = [&options, &frozen].map(|options| run(&network, options, device));
+        let others = |found: &[(String, Vec<f32>)]| -> Vec<(String, Vec<f32>)> {
+            let wanted = |name: &str| name.ends_with(" gradient") && !name.starts_with("conv2.");
+            found.iter().filter(|(name, _)| wanted(name)).cloned().collect()
+        };
+        compare("conv2 is frozen", &others(&some), &others(&all));
+        if device.is_none() {
+            assert!(others(&some) == others(&all), "the twin does something else for a frozen layer");
+        }
+        let initial = network.initial(7).expect("weights");
+        for (parameter, initial) in network.parameters().expect("parameters").iter().zip(&initial) {
+            let (_, now) = some.iter().find(|(name, _)| *name == parameter.name).expect("the parameter");
+            assert_eq!(now == initial, parameter.name.starts_with("conv2."), "{}", parameter.name);
+        }
+    }
+}
+
 #[test]
 fn twelve_dispatches_reach_the_queue() {
     let Some(device) = common::gpu() else { return };

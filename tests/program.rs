@@ -874,6 +874,36 @@ fn damaged_weights_and_pictures_are_refused() {
     assert!(!place.path("run").exists());
 }
 
+/// What `safetensors.torch.save_file` writes of a module with batch normalisations: beside the weights an int64 each.
+#[test]
+fn a_state_dict_that_counts_batches_is_taken() {
+    use safetensors::tensor::{Dtype, TensorView};
+
+    let place = Place::new();
+    place.small_data();
+    let network = lenet::Network::preset("lenet5-bn").unwrap();
+    let drawn = network.initial(1).unwrap();
+    let bytes = |values: &Vec<f32>| values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let values: Vec<Vec<u8>> = drawn.iter().map(bytes).collect();
+    let named = network.parameters().unwrap();
+    let mut tensors: Vec<_> = named
+        .iter()
+        .zip(&values)
+        .map(|(p, values)| (p.name.clone(), TensorView::new(Dtype::F32, p.shape.clone(), values).unwrap()))
+        .collect();
+    for norm in named.iter().filter_map(|parameter| parameter.name.strip_suffix(".running_mean")) {
+        let name = format!("{norm}.num_batches_tracked");
+        tensors.push((name, TensorView::new(Dtype::I64, vec![], &[7, 0, 0, 0, 0, 0, 0, 0]).unwrap()));
+    }
+    fs::write(place.path("w"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let told = place.ok("eval w --net lenet5-bn --data data --device cpu --json");
+    assert!(serde_json::from_str::<Value>(&told).unwrap()["loss"].is_f64(), "{told}");
+    let line = "train --init w --net lenet5-bn --data data --device cpu --steps 1 --out run";
+    let output = place.run(line);
+    let told = text(&output.stderr);
+    assert!(output.status.success() && !told.contains("init:"), "{told}");
+}
+
 #[test]
 fn what_is_not_finite_stops_the_run_and_keeps_the_last_good_state() {
     let place = Place::new();

@@ -200,6 +200,13 @@ impl Geometry {
         ]
     }
 
+    /// Workgroups of the input's gradient.
+    fn input_groups(&self) -> usize {
+        let tile = self.input_tile();
+        let tiles = self.conv.in_size[0].div_ceil(2) * self.conv.in_size[1].div_ceil(tile.columns);
+        tiles.div_ceil(4) * self.conv.in_channels.div_ceil(tile.channels) * blocks(self.conv.batch)
+    }
+
     fn flop(&self) -> u64 {
         2 * self.conv.multiply_adds() * self.conv.batch as u64
     }
@@ -241,11 +248,7 @@ impl Geometry {
         let (pairs, rows) = self.weight_tile();
         let bias_tiles = if self.conv.bias { self.conv.out_channels.div_ceil(2 * pairs) } else { 0 };
         let weight_groups = (self.splits() * (self.weight_tiles((pairs, rows)) + bias_tiles)).div_ceil(4);
-        let tile = self.input_tile();
-        let input_tiles = self.conv.in_size[0].div_ceil(2) * self.conv.in_size[1].div_ceil(tile.columns);
-        let input_groups =
-            input_tiles.div_ceil(4) * self.conv.in_channels.div_ceil(tile.channels) * blocks(self.conv.batch);
-        let groups = weight_groups + if input_grad.is_some() { input_groups } else { 0 };
+        let groups = weight_groups + if input_grad.is_some() { self.input_groups() } else { 0 };
         let mut bindings = vec![
             ("input", b.input),
             ("order", b.order),
@@ -262,12 +265,27 @@ impl Geometry {
             None => (("conv_pool", "backward_first"), 1),
         };
         let with_input = input_grad.is_some();
-        let twin = move |args: &mut Args<'_>| backward(&self, with_input, args);
+        let twin = move |args: &mut Args<'_>| backward(&self, true, with_input, args);
         let constants = self.constants(true);
         let launch =
             Launch::new(entry, &constants, [groups, 1, 1], &bindings, passes * self.flop(), Arc::new(twin))?;
         let bytes = self.traffic(&launch, b.input);
         Ok(launch.with_bytes(bytes))
+    }
+
+    /// The gradient of the input alone, where weights and bias are frozen.
+    pub fn input_gradient(self, b: Buffers, output_grad: Range, input_grad: Range) -> Result<Launch> {
+        let bindings = [
+            ("input", b.input),
+            ("output_grad", output_grad),
+            ("recalled", b.saved),
+            ("weight", b.weight),
+            ("input_grad", input_grad),
+        ];
+        let entry = ("conv_pool", "input_gradient");
+        let twin = move |args: &mut Args<'_>| backward(&self, false, true, args);
+        let grid = [self.input_groups(), 1, 1];
+        Launch::new(entry, &self.constants(true), grid, &bindings, self.flop(), Arc::new(twin))
     }
 }
 
@@ -582,8 +600,7 @@ enum Task<'a> {
     Input { block: usize, first: usize, input_grad: &'a mut [f32] },
 }
 
-fn backward(g: &Geometry, with_input: bool, args: &mut Args<'_>) {
-    let (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+fn backward(g: &Geometry, with_weights: bool, with_input: bool, args: &mut Args<'_>) {
     let upstream = Upstream { g, output_grad: args.f32("output_grad"), saved: args.u32("recalled") };
     let source = Source::of(g, args);
     let c = &g.conv;
@@ -594,6 +611,10 @@ fn backward(g: &Geometry, with_input: bool, args: &mut Args<'_>) {
     let most = if g.gather.is_some() { share(g.splits(), out_channels, 3) } else { 4 };
     let channels = || tiles(out_channels, most);
     let mut weights = Vec::new();
+    let (mut weight_grad, mut bias_grad): (&mut [f32], &mut [f32]) = (&mut [], &mut []);
+    if with_weights {
+        (weight_grad, bias_grad) = (args.f32_mut("weight_grad"), args.f32_mut("bias_grad"));
+    }
     let partial_sums = weight_grad.chunks_mut(padded(c.weights())).take(g.splits()).enumerate();
     let mut biases = bias_grad.chunks_mut(padded(out_channels));
     for (split, weight_grad) in partial_sums {

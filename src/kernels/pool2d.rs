@@ -79,66 +79,6 @@ impl Geometry {
         (windows * self.kernel[0] * self.kernel[1] * self.batch) as u64
     }
 
-    /// The maximum of each window, and the place in the window where it was first found.
-    pub fn max_forward(self, input: Range, output: Range, winner: Range) -> Result<Launch> {
-        let bindings = [("input", input), ("output", output), ("winner", winner)];
-        let twin = move |args: &mut Args<'_>| max_forward(&self, args);
-        let grid = self.grid(self.out_size);
-        Launch::new(
-            ("pool2d", "max_forward"),
-            &self.constants(),
-            grid,
-            &bindings,
-            self.flop(),
-            Arc::new(twin),
-        )
-    }
-
-    /// The gradient of a maximum's input.
-    pub fn max_backward(self, output_grad: Range, winner: Range, input_grad: Range) -> Result<Launch> {
-        let bindings = [("output_grad", output_grad), ("won", winner), ("input_grad", input_grad)];
-        let twin = move |args: &mut Args<'_>| max_backward(&self, args);
-        let grid = self.grid(self.in_size);
-        Launch::new(
-            ("pool2d", "max_backward"),
-            &self.constants(),
-            grid,
-            &bindings,
-            self.flop(),
-            Arc::new(twin),
-        )
-    }
-
-    /// The mean of each window.
-    pub fn average_forward(self, input: Range, output: Range) -> Result<Launch> {
-        let bindings = [("input", input), ("output", output)];
-        let twin = move |args: &mut Args<'_>| average_forward(&self, args);
-        let grid = self.grid(self.out_size);
-        Launch::new(
-            ("pool2d", "average_forward"),
-            &self.constants(),
-            grid,
-            &bindings,
-            self.flop(),
-            Arc::new(twin),
-        )
-    }
-
-    /// The gradient of a mean's input.
-    pub fn average_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
-        let bindings = [("output_grad", output_grad), ("input_grad", input_grad)];
-        let twin = move |args: &mut Args<'_>| average_backward(&self, args);
-        let grid = self.grid(self.in_size);
-        Launch::new(
-            ("pool2d", "average_backward"),
-            &self.constants(),
-            grid,
-            &bindings,
-            self.flop(),
-            Arc::new(twin),
-        )
-    }
-
     fn launch(
         &self,
         entry: &str,
@@ -149,16 +89,44 @@ impl Geometry {
         Launch::new(("pool2d", entry), &self.constants(), self.grid(size), bindings, self.flop(), twin)
     }
 
+    /// The maximum of each window, and the place in the window where it was first found.
+    pub fn max_forward(self, input: Range, output: Range, winner: Range) -> Result<Launch> {
+        let bindings = [("input", input), ("output", output), ("winner", winner)];
+        let twin = move |args: &mut Args<'_>| max_forward(&self, args);
+        self.launch("max_forward", self.out_size, &bindings, Arc::new(twin))
+    }
+
+    /// The gradient of a maximum's input.
+    pub fn max_backward(self, output_grad: Range, winner: Range, input_grad: Range) -> Result<Launch> {
+        let bindings = [("output_grad", output_grad), ("won", winner), ("input_grad", input_grad)];
+        let twin = move |args: &mut Args<'_>| max_backward(&self, args);
+        self.launch("max_backward", self.in_size, &bindings, Arc::new(twin))
+    }
+
+    /// The mean of each window.
+    pub fn average_forward(self, input: Range, output: Range) -> Result<Launch> {
+        let bindings = [("input", input), ("output", output)];
+        let twin = move |args: &mut Args<'_>| mean_forward(&self, args, |d, at| self.counted(d, at));
+        self.launch("average_forward", self.out_size, &bindings, Arc::new(twin))
+    }
+
+    /// The gradient of a mean's input.
+    pub fn average_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
+        let bindings = [("output_grad", output_grad), ("input_grad", input_grad)];
+        let twin = move |args: &mut Args<'_>| mean_backward(&self, args, |d, at| self.counted(d, at));
+        self.launch("average_backward", self.in_size, &bindings, Arc::new(twin))
+    }
+
     /// The mean of each adaptive window.
     pub fn adaptive_forward(self, input: Range, output: Range) -> Result<Launch> {
-        let twin = move |args: &mut Args<'_>| adaptive_forward(&self, args);
+        let twin = move |args: &mut Args<'_>| mean_forward(&self, args, |d, at| self.adaptive_window(d, at));
         let bindings = [("input", input), ("output", output)];
         self.launch("adaptive_forward", self.out_size, &bindings, Arc::new(twin))
     }
 
     /// The gradient of an adaptive mean's input.
     pub fn adaptive_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
-        let twin = move |args: &mut Args<'_>| adaptive_backward(&self, args);
+        let twin = move |args: &mut Args<'_>| mean_backward(&self, args, |d, at| self.adaptive_window(d, at));
         let bindings = [("output_grad", output_grad), ("input_grad", input_grad)];
         self.launch("adaptive_backward", self.in_size, &bindings, Arc::new(twin))
     }
@@ -177,11 +145,6 @@ impl Geometry {
         self.launch("upsample_backward", self.in_size, &bindings, Arc::new(twin))
     }
 
-    /// Adaptive window `at` in dimension `d`.
-    fn adaptive_window(&self, d: usize, at: usize) -> std::ops::Range<usize> {
-        adaptive(at, self.in_size[d], self.out_size[d])
-    }
-
     /// The part of window `at` that lies within the input, in dimension `d`.
     fn window(&self, d: usize, at: usize) -> std::ops::Range<usize> {
         let start = at * self.stride[d];
@@ -189,17 +152,23 @@ impl Geometry {
         start.saturating_sub(self.pad[d])..end
     }
 
-    /// What a mean divides by.
-    fn cells(&self, y: usize, x: usize) -> f32 {
-        let side = |d: usize, at: usize| {
-            if self.count_pad {
-                let start = at * self.stride[d];
-                (start + self.kernel[d]).min(self.in_size[d] + 2 * self.pad[d]) - start
-            } else {
-                self.window(d, at).len()
-            }
+    /// [`Geometry::window`], and as how many places a mean counts it.
+    fn counted(&self, d: usize, at: usize) -> Counted {
+        let places = self.window(d, at);
+        let count = if self.count_pad {
+            let start = at * self.stride[d];
+            (start + self.kernel[d]).min(self.in_size[d] + 2 * self.pad[d]) - start
+        } else {
+            places.len()
         };
-        (side(0, y) * side(1, x)) as f32
+        (places, count)
+    }
+
+    /// Adaptive window `at` in dimension `d`, which counts as what it is.
+    fn adaptive_window(&self, d: usize, at: usize) -> Counted {
+        let places = adaptive(at, self.in_size[d], self.out_size[d]);
+        let count = places.len();
+        (places, count)
     }
 
     /// Runs `plane(input plane, output plane)` on every channel of every block.
@@ -217,6 +186,9 @@ impl Geometry {
             .for_each(|(i, (to, from))| vectorize(Plain(|| plane(i, from, to))));
     }
 }
+
+/// Places of a window in one dimension, and as how many a mean counts them.
+type Counted = (std::ops::Range<usize>, usize);
 
 /// Adaptive window `at` of `to` over `from` positions.
 fn adaptive(at: usize, from: usize, to: usize) -> std::ops::Range<usize> {
@@ -296,7 +268,8 @@ fn max_backward(g: &Geometry, args: &mut Args<'_>) {
     );
 }
 
-fn average_forward(g: &Geometry, args: &mut Args<'_>) {
+/// The mean of each window, which `window(dimension, place of the output)` gives.
+fn mean_forward(g: &Geometry, args: &mut Args<'_>, window: impl Fn(usize, usize) -> Counted + Sync) {
     let (input, output) = (args.f32("input"), args.f32_mut("output"));
     let [height, width] = g.out_size;
     g.planes(
@@ -305,64 +278,9 @@ fn average_forward(g: &Geometry, args: &mut Args<'_>) {
         #[inline(always)]
         |_, input, output| {
             for y in 0..height {
+                let (rows, high) = window(0, y);
                 for x in 0..width {
-                    let mut sum = [0.0; LANES];
-                    for iy in g.window(0, y) {
-                        for ix in g.window(1, x) {
-                            let values = lanes(input, iy * g.in_size[1] + ix);
-                            for l in 0..LANES {
-                                sum[l] += values[l];
-                            }
-                        }
-                    }
-                    let cells = g.cells(y, x);
-                    *lanes_mut(output, y * width + x) = sum.map(|sum: f32| sum / cells);
-                }
-            }
-        },
-    );
-}
-
-fn average_backward(g: &Geometry, args: &mut Args<'_>) {
-    let (output_grad, input_grad) = (args.f32("output_grad"), args.f32_mut("input_grad"));
-    let [height, width] = g.out_size;
-    g.planes(
-        (output_grad, g.out_size),
-        (input_grad, g.in_size),
-        #[inline(always)]
-        |_, grads, input_grad| {
-            input_grad.fill(0.0);
-            for y in 0..height {
-                for x in 0..width {
-                    let cells = g.cells(y, x);
-                    let share = lanes(grads, y * width + x).map(|grad| grad / cells);
-                    for iy in g.window(0, y) {
-                        for ix in g.window(1, x) {
-                            let to = lanes_mut(input_grad, iy * g.in_size[1] + ix);
-                            for l in 0..LANES {
-                                to[l] += share[l];
-                            }
-                        }
-                    }
-                }
-            }
-        },
-    );
-}
-
-fn adaptive_forward(g: &Geometry, args: &mut Args<'_>) {
-    let (input, output) = (args.f32("input"), args.f32_mut("output"));
-    let [height, width] = g.out_size;
-    g.planes(
-        (input, g.in_size),
-        (output, g.out_size),
-        #[inline(always)]
-        |_, input, output| {
-            for y in 0..height {
-                let rows = g.adaptive_window(0, y);
-                for x in 0..width {
-                    let columns = g.adaptive_window(1, x);
-                    let cells = (rows.len() * columns.len()) as f32;
+                    let (columns, wide) = window(1, x);
                     let mut sum = [0.0; LANES];
                     for iy in rows.clone() {
                         for ix in columns.clone() {
@@ -372,6 +290,7 @@ fn adaptive_forward(g: &Geometry, args: &mut Args<'_>) {
                             }
                         }
                     }
+                    let cells = (high * wide) as f32;
                     *lanes_mut(output, y * width + x) = sum.map(|sum: f32| sum / cells);
                 }
             }
@@ -379,7 +298,8 @@ fn adaptive_forward(g: &Geometry, args: &mut Args<'_>) {
     );
 }
 
-fn adaptive_backward(g: &Geometry, args: &mut Args<'_>) {
+/// The gradient of [`mean_forward`]'s input.
+fn mean_backward(g: &Geometry, args: &mut Args<'_>, window: impl Fn(usize, usize) -> Counted + Sync) {
     let (output_grad, input_grad) = (args.f32("output_grad"), args.f32_mut("input_grad"));
     let [height, width] = g.out_size;
     g.planes(
@@ -389,10 +309,10 @@ fn adaptive_backward(g: &Geometry, args: &mut Args<'_>) {
         |_, grads, input_grad| {
             input_grad.fill(0.0);
             for y in 0..height {
-                let rows = g.adaptive_window(0, y);
+                let (rows, high) = window(0, y);
                 for x in 0..width {
-                    let columns = g.adaptive_window(1, x);
-                    let cells = (rows.len() * columns.len()) as f32;
+                    let (columns, wide) = window(1, x);
+                    let cells = (high * wide) as f32;
                     let share = lanes(grads, y * width + x).map(|grad| grad / cells);
                     for iy in rows.clone() {
                         for ix in columns.clone() {

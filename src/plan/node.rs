@@ -233,9 +233,30 @@ impl Bound {
         rbf::Buffers { input: self.inputs[0], weight: w.weight, output: self.output }
     }
 
-    /// The inputs (or their gradients) of a concatenation, with their features; `rows` of a batch.
-    fn parts(ranges: &[Range], rows: usize) -> Vec<join::Part> {
-        ranges.iter().map(|&range| join::Part { range, features: range.len / rows }).collect()
+    /// What each launch of a concatenation takes: neighbouring inputs with the `ranges` that stand for them, up to
+    /// [`join::MOST`]. An input without a range separates those before it from those after it.
+    fn parts(
+        &self,
+        ranges: impl Iterator<Item = Option<Range>>,
+        rows: usize,
+    ) -> Vec<(join::Geometry, Vec<join::Part>)> {
+        let total = self.output.len / rows;
+        let mut launches: Vec<(join::Geometry, Vec<join::Part>)> = Vec::new();
+        // Where the last launch ends, and where the next input begins.
+        let (mut end, mut offset) = (0, 0);
+        for (input, range) in self.inputs.iter().zip(ranges) {
+            let features = input.len / rows;
+            if let Some(range) = range {
+                let part = join::Part { range, features };
+                match launches.last_mut() {
+                    Some((_, parts)) if end == offset && parts.len() < join::MOST => parts.push(part),
+                    _ => launches.push((join::Geometry { offset, total, batch: rows }, vec![part])),
+                }
+                end = offset + features;
+            }
+            offset += features;
+        }
+        launches
     }
 
     /// The launches that make the output; `training` says whether a backward pass follows. A batch has `rows` rows.
@@ -260,20 +281,12 @@ impl Bound {
                 launches.push(g.forward(buffers)?);
                 return Ok(launches);
             }
-            Op::Concat => return self.concat(rows),
+            Op::Concat => {
+                let launches = self.parts(self.inputs.iter().copied().map(Some), rows).into_iter();
+                return launches.map(|(g, parts)| g.concat(&parts, output)).collect();
+            }
         };
         Ok(vec![launch?])
-    }
-
-    fn concat(&self, rows: usize) -> Result<Vec<Launch>> {
-        let parts = Bound::parts(&self.inputs, rows);
-        let (mut launches, mut offset) = (Vec::new(), 0);
-        for parts in parts.chunks(join::MOST) {
-            let geometry = join::Geometry { offset, total: self.output.len / rows, batch: rows };
-            launches.push(geometry.concat(parts, self.output)?);
-            offset += parts.iter().map(|part| part.features).sum::<usize>();
-        }
-        Ok(launches)
     }
 
     /// The launches that take the gradient of the output to those of the weights, if they are `learned`, and of
@@ -303,10 +316,14 @@ impl Bound {
             }
             Op::ConvPool(g) => {
                 let w = self.weights()?;
-                let gradients = w.gradients(gradient);
-                launches.push(g.backward(self.conv_pool(w, g)?, gradients, input_grads[0])?);
-                if let Some(mask) = self.mask {
-                    launches.push(g.conv.mask_gradient(mask, w.weight_grad)?);
+                let buffers = self.conv_pool(w, g)?;
+                if learned {
+                    launches.push(g.backward(buffers, w.gradients(gradient), input_grads[0])?);
+                    if let Some(mask) = self.mask {
+                        launches.push(g.conv.mask_gradient(mask, w.weight_grad)?);
+                    }
+                } else if let Some(input_grad) = input_grads[0] {
+                    launches.push(g.input_gradient(buffers, gradient, input_grad)?);
                 }
             }
             Op::Linear(g) => {
@@ -349,21 +366,8 @@ impl Bound {
             // The gradient of a sum is that of each term: there is nothing to launch.
             Op::Sum(_) => {}
             Op::Concat => {
-                let mut offset = 0;
-                let total = gradient.len / rows;
-                // A part that needs no gradient separates those before it from those after it.
-                let mut parts: Vec<join::Part> = Vec::new();
-                for (i, input) in self.inputs.iter().enumerate() {
-                    let features = input.len / rows;
-                    parts.extend(input_grads[i].map(|range| join::Part { range, features }));
-                    let ends = input_grads.get(i + 1).is_none_or(Option::is_none);
-                    if !parts.is_empty() && (ends || parts.len() == join::MOST) {
-                        launches.push(join::Geometry { offset, total, batch: rows }.split(gradient, &parts)?);
-                        offset += parts.drain(..).map(|part| part.features).sum::<usize>();
-                    }
-                    if input_grads[i].is_none() {
-                        offset += features;
-                    }
+                for (g, parts) in self.parts(input_grads.iter().copied(), rows) {
+                    launches.push(g.split(gradient, &parts)?);
                 }
             }
             Op::MaxPool(_)

@@ -183,5 +183,10 @@ fn case(fused: Fused) -> Case {
         let input_grad = with_input.then(|| case.output("input_grad", inputs, sums(terms)));
         case.launch(g.backward(buffers, upstream, input_grad));
     }
+    if gather.is_none() {
+        let terms = 12 * out_channels * conv.kernel[0] * conv.kernel[1];
+        let input_grad = case.output("frozen layer's input_grad", inputs, sums(terms));
+        case.launch(g.input_gradient(buffers, output_grad, input_grad));
+    }
     case
 }
