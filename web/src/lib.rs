@@ -23,6 +23,18 @@ pub use lab::Lab;
 
 type Result<T, E = JsError> = std::result::Result<T, E>;
 
+#[wasm_bindgen]
+extern "C" {
+    #[wasm_bindgen(js_namespace = console, js_name = error)]
+    fn complain(text: &str);
+}
+
+/// Has a mistake of this crate told before WebAssembly ends with no more than "unreachable".
+#[wasm_bindgen(start)]
+fn start() {
+    std::panic::set_hook(Box::new(|panic| complain(&panic.to_string())));
+}
+
 /// An error as JavaScript's, whose name says what can be done about it.
 fn thrown(error: Error) -> JsError {
     let made = JsError::new(&error.to_string());
