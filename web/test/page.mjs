@@ -52,6 +52,23 @@ const SEVEN = [[0.25, 0.2], [0.75, 0.2], [0.45, 0.85]];
 const circle = (x, y, r) => Array.from({ length: 25 }, (_, i) => [x + 0.75 * r * Math.sin(i / 4), y - r * Math.cos(i / 4)]);
 const ZERO = circle(0.5, 0.5, 0.35);
 
+/** Draws a one by touch; the page must not scroll away under the finger. */
+async function byFinger(phone) {
+  await phone.locator("#pad").scrollIntoViewIfNeeded();
+  const box = await phone.locator("#pad").boundingBox();
+  const before = await phone.evaluate(() => scrollY);
+  const client = await phone.context().newCDPSession(phone);
+  const touch = (type, y) => client.send("Input.dispatchTouchEvent", {
+    type, touchPoints: y === undefined ? [] : [{ x: box.x + 0.5 * box.width, y: box.y + y * box.height }],
+  });
+  await touch("touchStart", 0.15);
+  for (let y = 0.2; y < 0.86; y += 0.05) await touch("touchMove", y);
+  await touch("touchEnd");
+  const { pixels } = await until(phone, "an answer", ({ drawn }) => drawn?.probabilities && drawn, 30);
+  assert.ok(pixels.filter((value) => value > 128).length > 15, "ink by touch");
+  assert.equal(await phone.evaluate(() => scrollY), before);
+}
+
 /** Whether a canvas or picture shows more than one colour. */
 const painted = (selector) => page.locator(selector).first().evaluate((shown) => {
   const [width, height] = shown.naturalWidth ? [shown.naturalWidth, shown.naturalHeight] : [shown.width, shown.height];
@@ -268,6 +285,7 @@ test("the data was fetched once, and nothing complained", async () => {
 
 test("it fits a phone, in light and dark, and axe finds nothing against it", async () => {
   for (const [name, options] of [
+    ["phone-small", { viewport: { width: 320, height: 568 }, hasTouch: true, isMobile: true }],
     ["phone-light", { viewport: { width: 390, height: 844 }, colorScheme: "light", hasTouch: true, isMobile: true }],
     ["phone-dark", { viewport: { width: 390, height: 844 }, colorScheme: "dark", hasTouch: true, isMobile: true }],
     ["desktop-dark", { colorScheme: "dark" }],
@@ -277,6 +295,7 @@ test("it fits a phone, in light and dark, and axe finds nothing against it", asy
     await other.locator("#train").click();
     await until(other, "some epochs", ({ epoch }) => epoch >= 5, 60);
     await other.locator("#train").click();
+    if (options.hasTouch) await byFinger(other);
     const { scroll, width } = await other.evaluate(() => ({ scroll: document.documentElement.scrollWidth, width: innerWidth }));
     assert.ok(scroll <= width, `${name}: ${scroll} pixels in a window of ${width}`);
     await other.locator("#mistakes-title").scrollIntoViewIfNeeded();
