@@ -108,10 +108,11 @@ const EVENTS = {
 
   diverged({ message }) {
     setPhase("diverged");
-    banner.show("The numbers ran out of range", [`${message}. The weights are those before it. A smaller learning rate usually helps: now it is ${run.learningRate ?? lab?.settings.learning_rate}.`], [
+    const used = run.learningRate ?? lab.settings.learning_rate;
+    banner.show("The numbers ran out of range", [`${message}. The weights are those before it. A smaller learning rate usually helps: now it is ${Number(used.toPrecision(3))}.`], [
       ["smaller-rate", "Reset with a tenth of it", () => {
-        form.write({ learning_rate: Number(((run.learningRate ?? lab.settings.learning_rate) / 10).toPrecision(2)) });
-        reset();
+        form.write({ learning_rate: Math.min(10, Number((used / 10).toPrecision(2))) });
+        attempt(reset);
       }],
     ]);
   },

@@ -312,7 +312,7 @@ test("it fits a phone, in light and dark, and axe finds nothing against it", asy
   }
 });
 
-test("without WebGPU it says so and trains on the CPU", async () => {
+test("without WebGPU it says so and trains on the CPU, until the numbers run out of range", async () => {
   const without = await launch({ gpu: false });
   try {
     const other = await open(without, server.url + SMALL);
@@ -324,6 +324,13 @@ test("without WebGPU it says so and trains on the CPU", async () => {
     await other.locator("#train").click();
     const { history } = await until(other, "steps", ({ step }) => step >= 100);
     assert.ok(mean(history.loss.slice(-10)) < 0.7 * mean(history.loss.slice(0, 10)));
+    // A rate that no network survives.
+    await other.evaluate(() => globalThis.lenet.command("rate", 3e38));
+    await until(other, "the end", ({ phase }) => phase === "diverged");
+    assert.match(await other.locator("#banner").innerText(), /not finite/);
+    await other.locator("#smaller-rate").click();
+    await until(other, "ready", ({ phase, step }) => phase === "ready" && step === 0);
+    assert.deepEqual(other.problems, []);
   } finally {
     await without.close();
   }
