@@ -5,9 +5,9 @@
 use crate::{
     Error, Network,
     backend::{Answer, Backend, Gpu, gpu},
-    checkpoint, data,
+    check, checkpoint, data,
     data::Dataset,
-    kernels,
+    inspect, kernels, model,
     pace::{self, Pace},
     plan::{Options, Plan, Program, Tensor},
     train::{self, Advance, Session, Trainer},

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 target=wasm32-unknown-unknown
 arguments=(build --profile web --package lenet-web --target "$target")
-# WebAssembly's 128-bit SIMD is in every browser that has WebGPU; the CPU twins are three times faster with it.
+# WebAssembly's 128-bit SIMD is in every browser that has WebGPU, and the CPU twins are written for registers.
 export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=+simd128"
 if [ ! -d "$(rustc --print sysroot)/lib/rustlib/$target" ]; then
     # Without `rustup target add wasm32-unknown-unknown`, Debian's rustc-web and rust-web-src build the standard
