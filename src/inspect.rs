@@ -52,23 +52,10 @@ pub struct Inspector {
     shapes: Vec<(String, Shape)>,
 }
 
-/// A sequence without its dropout, which draws anew each time.
-fn without_dropout(layers: &[Layer]) -> Vec<Layer> {
-    let inside = |layers: &Vec<Layer>| without_dropout(layers);
-    layers
-        .iter()
-        .filter(|layer| !matches!(layer, Layer::Dropout(_)))
-        .map(|layer| match layer {
-            Layer::Residual(residual) => {
-                let mut residual = residual.clone();
-                residual.body = inside(&residual.body);
-                residual.shortcut = inside(&residual.shortcut);
-                Layer::Residual(residual)
-            }
-            Layer::Branches(branches) => Layer::Branches(branches.iter().map(inside).collect()),
-            other => other.clone(),
-        })
-        .collect()
+/// Takes the dropout, which draws anew each time, out of a sequence.
+fn leave_dropout_out(layers: &mut Vec<Layer>) {
+    layers.retain(|layer| !matches!(layer, Layer::Dropout(_)));
+    layers.iter_mut().flat_map(Layer::inside_mut).for_each(leave_dropout_out);
 }
 
 impl Inspector {
@@ -77,7 +64,8 @@ impl Inspector {
     /// # Errors
     /// As [`Plan::new`] and [`Backend::gpu`].
     pub async fn new(network: &Network, device: Option<&gpu::Device>) -> Result<Inspector> {
-        let network = Network { layers: without_dropout(&network.layers), ..network.clone() };
+        let mut network = network.clone();
+        leave_dropout_out(&mut network.layers);
         let options = Options { batch: 1, fuse: false, reuse: false, ..Options::default() };
         let plan = Plan::new(&network, &options)?;
         let backend = match device {

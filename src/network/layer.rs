@@ -714,6 +714,15 @@ impl Layer {
         }
     }
 
+    /// The sequences inside: body and shortcut, or the branches.
+    pub fn inside_mut(&mut self) -> Vec<&mut Vec<Layer>> {
+        match self {
+            Layer::Residual(Residual { body, shortcut }) => vec![body, shortcut],
+            Layer::Branches(branches) => branches.iter_mut().collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What the layer does, in a few words.
     pub fn describe(&self) -> String {
         let extra = |what: &str, size: Size, usual: Size| {

@@ -8,6 +8,7 @@ mod settings;
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use js_sys::{Error as JsError, Uint8Array};
 use lenet::backend::gpu;
@@ -114,6 +115,34 @@ fn pixels(data: &Dataset, i: usize) -> Result<Uint8Array> {
         return Err(JsError::new(&format!("picture {i} of {}", data.len())));
     }
     Ok(Uint8Array::from(data.image(i)))
+}
+
+/// [`lenet::pace::Pace`], in milliseconds.
+#[wasm_bindgen]
+pub struct Pace(lenet::pace::Pace);
+
+#[wasm_bindgen]
+impl Pace {
+    /// Starts with one step a round of at most `budget` ms.
+    #[wasm_bindgen(constructor)]
+    pub fn new(budget: f64) -> Pace {
+        Pace(lenet::pace::Pace::new(milliseconds(budget)))
+    }
+
+    /// The steps to queue in the next round.
+    #[wasm_bindgen(getter)]
+    pub fn steps(&self) -> usize {
+        self.0.steps()
+    }
+
+    /// Takes note of how many ms a round took.
+    pub fn round(&mut self, took: f64) {
+        self.0.round(milliseconds(took));
+    }
+}
+
+fn milliseconds(ms: f64) -> Duration {
+    Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default()
 }
 
 thread_local! {

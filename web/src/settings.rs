@@ -122,14 +122,7 @@ fn replace(layers: &mut [Layer], activation: Option<Activation>, pooling: Option
                 *layer = Layer::AveragePool2d(pool.clone())
             }
             (Layer::AveragePool2d(pool), _, Some(Pooling::Max)) => *layer = Layer::MaxPool2d(pool.clone()),
-            (Layer::Residual(residual), ..) => {
-                replace(&mut residual.body, activation, pooling);
-                replace(&mut residual.shortcut, activation, pooling);
-            }
-            (Layer::Branches(branches), ..) => {
-                branches.iter_mut().for_each(|branch| replace(branch, activation, pooling));
-            }
-            _ => {}
+            _ => layer.inside_mut().into_iter().for_each(|inside| replace(inside, activation, pooling)),
         }
     }
 }

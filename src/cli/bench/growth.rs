@@ -45,11 +45,9 @@ fn doublings(most: usize) -> Vec<usize> {
 fn each<'a>(layers: &'a mut [Layer], all: &mut Vec<&'a mut Layer>) {
     for layer in layers {
         match layer {
-            Layer::Residual(residual) => {
-                each(&mut residual.body, all);
-                each(&mut residual.shortcut, all);
+            Layer::Residual(_) | Layer::Branches(_) => {
+                layer.inside_mut().into_iter().for_each(|inside| each(inside, all));
             }
-            Layer::Branches(branches) => branches.iter_mut().for_each(|branch| each(branch, all)),
             _ => all.push(layer),
         }
     }

@@ -173,7 +173,9 @@ impl Bench<'_> {
         let mut differences = Vec::new();
         for rig in &mut rigs {
             let got = block_on(check::trace(&mut rig.session))?;
-            differences.push(check::compare(&rig.session.device(), &got, &want)?);
+            let compared = check::compare(&rig.session.device(), &got, &want);
+            differences
+                .push(compared.map_err(|error| Failure::device(format!("{error}; no time was taken")))?);
         }
         Ok(rigs.into_iter().zip(differences).collect())
     }
