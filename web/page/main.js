@@ -12,6 +12,7 @@ import { Pad } from "./pad.js";
 import { Settings } from "./settings.js";
 
 const CHUNK = 1000; // test pictures judged at once
+const LONGEST_WAIT = 5000; // ms between two looks at something in view
 const PAINT_EVERY = 90; // ms between two drawings of the curves
 const NETS = /^(lenet5(?!-windows)|alexnet|vgg|resnet|inception|mobilenet)/; // those that take MNIST's pictures
 const BLANK = new Uint8Array(784);
@@ -380,7 +381,8 @@ class View {
     } finally {
       this.busy = false;
       const end = performance.now();
-      this.next = end + Math.max(this.every, 5 * (end - begun));
+      // A sixth of the time at most; but the first look compiles shaders, and says nothing of the next.
+      this.next = end + Math.max(this.every, Math.min(5 * (end - begun), LONGEST_WAIT));
     }
   }
 }
