@@ -98,7 +98,7 @@ fn launches(c: &mut Criterion) {
         if launch.flop > 0 {
             group.throughput(Throughput::Elements(launch.flop));
         }
-        group.bench_function(name, |bencher| bencher.iter(|| cpu.launch(launch, step(batch))));
+        group.bench_function(name, |bencher| bencher.iter(|| cpu.launch(Phase::Train, index, step(batch))));
     }
     group.finish();
 }

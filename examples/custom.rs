@@ -4,11 +4,12 @@
 use std::path::Path;
 
 use lenet::backend::Backend;
-use lenet::checkpoint::{read, write_atomically};
 use lenet::data::Dataset;
+use lenet::files::{read, write_atomically};
 use lenet::model::{self, About, Model};
 use lenet::plan::Plan;
-use lenet::train::{Advance, Event, Session, Settings, Trainer};
+use lenet::session::Session;
+use lenet::train::{Advance, Event, Settings, Trainer};
 use lenet::{Network, Result};
 use pollster::block_on;
 

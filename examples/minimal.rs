@@ -1,6 +1,7 @@
 //! The smallest program: trains LeNet-5 on MNIST for one epoch, on a GPU if there is one, and says how well it does.
 
-use lenet::train::{Advance, Event, Session, Settings, Trainer};
+use lenet::session::Session;
+use lenet::train::{Advance, Event, Settings, Trainer};
 use lenet::{Network, backend::Backend, data, plan::Plan};
 use pollster::block_on;
 

@@ -10,7 +10,7 @@ use crate::kernels::loss::RECORD;
 use crate::kernels::{Range, Step};
 use crate::network::Network;
 use crate::plan::{Options, Phase, Plan, to_rows};
-use crate::train::Session;
+use crate::session::Session;
 
 /// How far apart two devices may be, as `√(Σ (a − b)² / Σ b²)`: rounding in another order stays two orders of
 /// magnitude below, a term left out comes out far above.

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Range, Step, loss::RECORD};
 use crate::network::{Layer, Network, Shape};
 use crate::plan::{Options, Phase, Plan, to_rows};
-use crate::train::Session;
+use crate::session::Session;
 
 /// What a layer made of the picture.
 #[derive(Debug, Clone, PartialEq)]

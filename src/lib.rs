@@ -10,7 +10,7 @@
 //! On a device that the program already has (at [`wgpu::Limits::default`] or above), between its own frames:
 //!
 //! ```
-//! use lenet::{Network, Result, backend::{Backend, gpu}, data::Dataset, plan::Plan, train::*};
+//! use lenet::{Network, Result, backend::{Backend, gpu}, data::Dataset, plan::Plan, session::Session, train::*};
 //!
 //! async fn start(device: wgpu::Device, queue: wgpu::Queue, images: &Dataset, test: &Dataset) -> Result<Trainer> {
 //!     let settings = Settings { epochs: 3, ..Settings::default() };
@@ -38,22 +38,21 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
-pub mod augment;
 pub mod backend;
 pub mod check;
-pub mod checkpoint;
 pub mod data;
 pub mod embedding;
 pub mod error;
-pub mod fit;
+pub mod files;
 pub mod inspect;
 pub mod kernels;
 pub mod model;
 pub mod network;
-pub mod pace;
 pub mod plan;
 pub mod read;
+pub mod session;
 pub mod train;
+pub(crate) mod twins;
 
 pub use error::{Error, Result};
 pub use network::Network;

@@ -11,7 +11,8 @@ use common::required;
 use lenet::backend::{Answer, Backend, Cpu, Gpu, Readback, gpu};
 use lenet::data::Dataset;
 use lenet::plan::{Plan, Program};
-use lenet::train::{Advance, Event, Session, Settings, Snapshot, Trainer};
+use lenet::session::Session;
+use lenet::train::{Advance, Event, Settings, Snapshot, Trainer};
 use lenet::{Error, Network, Result};
 use pollster::block_on;
 

@@ -8,7 +8,8 @@ use lenet::data::{self, Dataset, Split};
 use lenet::kernels::Step;
 use lenet::network::Network;
 use lenet::plan::{Options, Phase, Plan};
-use lenet::train::{Event, Schedule, Session, Settings, Trainer};
+use lenet::session::Session;
+use lenet::train::{Event, Schedule, Settings, Trainer};
 use pollster::block_on;
 
 /// The data that a preset is made for.

@@ -7,7 +7,7 @@ use lenet::backend::{Backend, Gpu, gpu};
 use lenet::kernels::Step;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::plan::{Options, Phase, Plan};
-use lenet::train::Session;
+use lenet::session::Session;
 
 /// Fusing changes the order of f32 sums of at most a few thousand terms of similar size.
 const RELATIVE: f32 = 2e-4;

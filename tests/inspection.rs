@@ -8,7 +8,7 @@ use lenet::data::Dataset;
 use lenet::inspect::{Inspection, Inspector};
 use lenet::kernels::Step;
 use lenet::plan::{Options, Phase, Plan};
-use lenet::train::Session;
+use lenet::session::Session;
 use lenet::{Error, Network};
 use pollster::block_on;
 

@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Golden, project, relative_l2};
-use lenet::checkpoint::{self, Tensors};
+use lenet::model::safetensors::{self, Tensors};
 use serde_json::Value;
 
 const FILES: [&str; 4] = ["checkpoint.safetensors", "history.jsonl", "model.safetensors", "settings.toml"];
@@ -69,7 +69,7 @@ impl Place {
     }
 
     fn tensors(&self, file: &str) -> Tensors {
-        checkpoint::decode(file, &fs::read(self.path(file)).unwrap()).unwrap().0
+        safetensors::decode(file, &fs::read(self.path(file)).unwrap()).unwrap().0
     }
 
     fn same_model(&self, one: &str, other: &str) {
@@ -143,7 +143,7 @@ fn a_run_leaves_its_files_and_says_what_to_do_next() {
     assert!(out.contains("test accuracy ") && out.contains("lenet predict run IMAGE"), "{out}");
     assert!(told.starts_with("device: CPU, ") && told.contains("epoch 1/"), "{told}");
     let (tensors, metadata) =
-        checkpoint::decode("m", &fs::read(place.path("run/model.safetensors")).unwrap()).unwrap();
+        safetensors::decode("m", &fs::read(place.path("run/model.safetensors")).unwrap()).unwrap();
     assert_eq!(tensors["conv2.weight"].shape, [16, 6, 5, 5]);
     let network = lenet::Network::parse(&metadata["network"]).unwrap();
     assert_eq!(network, lenet::Network::preset("lenet5").unwrap());
@@ -328,7 +328,7 @@ fn an_interrupt_saves_and_the_run_goes_on_as_if_there_had_been_none() {
     assert!(told.contains("continue with: lenet train --resume cut"), "{told}");
     assert_eq!(place.names("cut"), FILES);
     let bytes = fs::read(place.path("cut/model.safetensors")).unwrap();
-    let step: u64 = checkpoint::decode("m", &bytes).unwrap().1["step"].parse().unwrap();
+    let step: u64 = safetensors::decode("m", &bytes).unwrap().1["step"].parse().unwrap();
     assert!((50..1500).contains(&step), "{step}");
     // Also in JSON, and through a pipe that nobody reads.
     let mut child = place.command("train --resume cut --log json").stdout(Stdio::piped()).spawn().unwrap();
@@ -445,7 +445,7 @@ fn a_hundred_steps_follow_pytorch() {
 
 /// Copies a weights file; from start 1 on, with every value moved by at most an ulp.
 fn nudge(from: &Path, to: &Path, start: u64) {
-    let (mut tensors, _) = checkpoint::decode("init", &fs::read(from).unwrap()).unwrap();
+    let (mut tensors, _) = safetensors::decode("init", &fs::read(from).unwrap()).unwrap();
     let mut numbers = common::Random(start);
     for tensor in tensors.values_mut().filter(|_| start > 0) {
         for value in &mut tensor.data {
@@ -456,7 +456,7 @@ fn nudge(from: &Path, to: &Path, start: u64) {
         .iter()
         .map(|(name, tensor)| (name.clone(), tensor.shape.clone(), tensor.data.as_slice()))
         .collect();
-    fs::write(to, checkpoint::encode(&list, &Default::default()).unwrap()).unwrap();
+    fs::write(to, safetensors::encode(&list, &Default::default()).unwrap()).unwrap();
 }
 
 /// A network file of one convolution for pictures of the given shape.
@@ -601,7 +601,7 @@ fn a_trained_network_reads_digits() {
     }
     // The accuracy that the run printed is in the file.
     let (_, metadata) =
-        checkpoint::decode("m", &fs::read(place.path("run/model.safetensors")).unwrap()).unwrap();
+        safetensors::decode("m", &fs::read(place.path("run/model.safetensors")).unwrap()).unwrap();
     assert_eq!(metadata["accuracy"].parse::<f64>().unwrap(), accuracy);
     let out = place.ok("eval run --device cpu");
     assert!(out.contains("confusion") && out.contains(&format!("{:.2} %", 100.0 * accuracy)), "{out}");
@@ -837,11 +837,11 @@ fn damaged_weights_and_pictures_are_refused() {
     let place = Place::new();
     place.small_data();
     let init = project("assets/golden/lenet_relu_max.init.safetensors");
-    let good = checkpoint::decode("init", &fs::read(init).unwrap()).unwrap().0;
+    let good = safetensors::decode("init", &fs::read(init).unwrap()).unwrap().0;
     let encoded = |tensors: &Tensors| {
         let list: Vec<_> =
             tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone(), t.data.as_slice())).collect();
-        checkpoint::encode(&list, &Default::default()).unwrap()
+        safetensors::encode(&list, &Default::default()).unwrap()
     };
     let mut bad = good.clone();
     bad.remove("fc1.bias");
@@ -877,7 +877,7 @@ fn damaged_weights_and_pictures_are_refused() {
 /// What `safetensors.torch.save_file` writes of a module with batch normalisations: beside the weights an int64 each.
 #[test]
 fn a_state_dict_that_counts_batches_is_taken() {
-    use safetensors::tensor::{Dtype, TensorView};
+    use ::safetensors::tensor::{Dtype, TensorView};
 
     let place = Place::new();
     place.small_data();
@@ -895,7 +895,7 @@ fn a_state_dict_that_counts_batches_is_taken() {
         let name = format!("{norm}.num_batches_tracked");
         tensors.push((name, TensorView::new(Dtype::I64, vec![], &[7, 0, 0, 0, 0, 0, 0, 0]).unwrap()));
     }
-    fs::write(place.path("w"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    fs::write(place.path("w"), ::safetensors::serialize(tensors, None).unwrap()).unwrap();
     let told = place.ok("eval w --net lenet5-bn --data data --device cpu --json");
     assert!(serde_json::from_str::<Value>(&told).unwrap()["loss"].is_f64(), "{told}");
     let line = "train --init w --net lenet5-bn --data data --device cpu --steps 1 --out run";

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::kernels::{Access, Launch};
+use lenet::kernels::{Launch, shaders::Access};
 use lenet::network::Network;
 use lenet::plan::{Options, Phase, Plan};
 use naga::back::pipeline_constants::process_overrides;

@@ -1,15 +1,31 @@
 //! The CPU backend: the twins of a plan's launches, replayed over the same buffers.
 
-use crate::kernels::simd::Line;
-use crate::kernels::{Access, Args, LANES, Launch, Range, Slot, Step};
+use crate::kernels::{LANES, Launch, Range, Slot, Slots, Step};
 use crate::plan::{Phase, Program};
+use crate::twins::simd::{self, Line};
+use crate::twins::{Twin, specialise};
 
 /// A plan on the CPU.
 pub struct Cpu {
     memory: Vec<Vec<Line>>,
-    train: Vec<Launch>,
-    evaluate: Vec<Launch>,
-    predict: Vec<Launch>,
+    train: Vec<Work>,
+    evaluate: Vec<Work>,
+    predict: Vec<Work>,
+}
+
+/// A launch and the twin of its entry point.
+struct Work {
+    launch: Launch,
+    twin: Twin,
+}
+
+impl Work {
+    fn new(launch: &Launch) -> Work {
+        Work {
+            launch: launch.clone(),
+            twin: if launch.twin.is_some() { Box::new(|_, _| ()) } else { specialise(launch) },
+        }
+    }
 }
 
 impl Cpu {
@@ -26,18 +42,15 @@ impl Cpu {
                 lines
             })
             .collect();
-        let Program { train, evaluate, predict, .. } = program;
-        Cpu { memory, train: train.clone(), evaluate: evaluate.clone(), predict: predict.clone() }
+        let [train, evaluate, predict] = [&program.train, &program.evaluate, &program.predict]
+            .map(|launches| launches.iter().map(Work::new).collect());
+        Cpu { memory, train, evaluate, predict }
     }
 
     /// What runs the plan, for messages.
     pub fn name(&self) -> String {
         let threads = rayon::current_num_threads();
-        format!(
-            "CPU, {threads} thread{}, {}",
-            if threads == 1 { "" } else { "s" },
-            crate::kernels::simd::name()
-        )
+        format!("CPU, {threads} thread{}, {}", if threads == 1 { "" } else { "s" }, simd::name())
     }
 
     /// Writes `data` to the start of a range.
@@ -51,27 +64,33 @@ impl Cpu {
         all[range.start..][..range.len].to_vec()
     }
 
+    /// The launches of a phase, beside the memory.
+    fn phase(&mut self, phase: Phase) -> (&[Work], &mut [Vec<Line>]) {
+        let works = match phase {
+            Phase::Train => &self.train,
+            Phase::Evaluate => &self.evaluate,
+            Phase::Predict => &self.predict,
+        };
+        (works, &mut self.memory)
+    }
+
     /// Runs the launches of a phase once for each step.
     pub fn run(&mut self, phase: Phase, steps: &[Step]) {
-        let Cpu { memory, train, evaluate, predict } = self;
-        let launches: &[Launch] = match phase {
-            Phase::Train => train,
-            Phase::Evaluate => evaluate,
-            Phase::Predict => predict,
-        };
+        let (works, memory) = self.phase(phase);
         // Inside the pool, so that the launches do not wake it up one by one.
         rayon::scope(|_| {
             for &step in steps {
-                for launch in launches {
-                    run_one(memory, launch, step);
+                for work in works {
+                    work.run(memory, step);
                 }
             }
         });
     }
 
-    /// Runs one launch.
-    pub fn launch(&mut self, launch: &Launch, step: Step) {
-        run_one(&mut self.memory, launch, step);
+    /// Runs launch `at` of a phase alone, to time it.
+    pub fn launch(&mut self, phase: Phase, at: usize, step: Step) {
+        let (works, memory) = self.phase(phase);
+        works[at].run(memory, step);
     }
 }
 
@@ -79,35 +98,37 @@ fn words(lines: &mut [Line]) -> &mut [u32] {
     bytemuck::cast_slice_mut(lines)
 }
 
-/// Lends the launch's ranges to its twin.
-fn run_one(memory: &mut [Vec<Line>], launch: &Launch, step: Step) {
-    let mut slots = Vec::with_capacity(launch.bindings.len());
-    for (id, lines) in memory.iter_mut().enumerate() {
-        let mut here: Vec<(&'static str, Range)> =
-            launch.bindings.iter().filter(|(_, range)| range.buffer.0 == id).copied().collect();
-        if here.is_empty() {
-            continue;
-        }
-        let writes = |name: &str| {
-            launch.entry.bindings.iter().any(|info| info.name == name && info.access == Access::ReadWrite)
-        };
-        let whole = words(lines);
-        // Launch::new made sure that all of them read, or all of them write disjoint ranges.
-        if writes(here[0].0) {
-            here.sort_by_key(|(_, range)| range.start);
-            let (mut rest, mut at) = (whole, 0);
-            for (name, range) in here {
-                let (_, tail) = rest.split_at_mut(range.start - at);
-                let (slice, tail) = tail.split_at_mut(range.len);
-                slots.push((name, Slot::Write(slice)));
-                (rest, at) = (tail, range.start + range.len);
+impl Work {
+    /// Lends the launch's ranges to its twin.
+    fn run(&self, memory: &mut [Vec<Line>], step: Step) {
+        let Launch { entry, bindings, .. } = &self.launch;
+        let mut slots = Vec::with_capacity(bindings.len());
+        for (id, lines) in memory.iter_mut().enumerate() {
+            let mut here: Vec<(&'static str, Range)> =
+                bindings.iter().filter(|(_, range)| range.buffer.0 == id).copied().collect();
+            if here.is_empty() {
+                continue;
             }
-        } else {
-            let whole = &*whole;
-            slots.extend(
-                here.into_iter().map(|(name, range)| (name, Slot::Read(&whole[range.start..][..range.len]))),
-            );
+            let whole = words(lines);
+            // The launch was refused unless all of them read, or all of them write disjoint ranges.
+            if entry.writes(here[0].0) {
+                here.sort_by_key(|(_, range)| range.start);
+                let (mut rest, mut at) = (whole, 0);
+                for (name, range) in here {
+                    let (_, tail) = rest.split_at_mut(range.start - at);
+                    let (slice, tail) = tail.split_at_mut(range.len);
+                    slots.push((name, Slot::Write(slice)));
+                    (rest, at) = (tail, range.start + range.len);
+                }
+            } else {
+                let whole = &*whole;
+                let slice = |range: Range| Slot::Read(&whole[range.start..][..range.len]);
+                slots.extend(here.into_iter().map(|(name, range)| (name, slice(range))));
+            }
         }
+        if let Some(twin) = &self.launch.twin {
+            return twin(&mut crate::kernels::Args { step, slots });
+        }
+        (self.twin)(&mut Slots(slots), step);
     }
-    (launch.twin)(&mut Args { step, slots });
 }

@@ -12,7 +12,8 @@ use std::task::Waker;
 
 use super::{Readback, poll_once};
 use crate::error::{Error, Result};
-use crate::kernels::{Access, Entry, Launch, Range, SHADERS, Step, UNIFORM_BYTES};
+use crate::kernels::shaders::{Access, Entry};
+use crate::kernels::{Launch, Range, SHADERS, Step, UNIFORM_BYTES};
 use crate::plan::{Memory, Phase, Program};
 
 /// Steps that one submission may hold.

@@ -3,7 +3,7 @@
 use lenet::backend::{Backend, Cpu, gpu};
 use lenet::network::Network;
 use lenet::plan::{Memory, Options, Plan, Program};
-use lenet::train::Session;
+use lenet::session::Session;
 
 use super::{Failure, Outcome};
 

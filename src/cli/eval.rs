@@ -6,7 +6,7 @@ use lenet::data::{self, Dataset};
 use lenet::network::Network;
 use lenet::plan::Options;
 use lenet::read;
-use lenet::train::Session;
+use lenet::session::Session;
 use pollster::block_on;
 use serde_json::json;
 

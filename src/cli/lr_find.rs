@@ -3,7 +3,8 @@
 
 use lenet::Error;
 use lenet::data;
-use lenet::train::{Advance, Event, Metrics, Schedule, Trainer};
+use lenet::session::Metrics;
+use lenet::train::{Advance, Event, Schedule, Trainer};
 use pollster::block_on;
 use serde_json::json;
 

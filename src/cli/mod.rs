@@ -221,7 +221,7 @@ fn load_network(spec: &str) -> Outcome<Network> {
             known.join(", ")
         )));
     }
-    let bytes = lenet::checkpoint::read(path)?;
+    let bytes = lenet::files::read(path)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| Failure::usage(format!("{spec}: not text, expected a network as TOML")))?;
     if let Err(error) = toml::from_str::<Network>(&text) {

@@ -3,8 +3,8 @@
 use std::io::Read;
 use std::path::PathBuf;
 
-use lenet::checkpoint;
 use lenet::data::{Encoding, picture, series, text};
+use lenet::files;
 use lenet::model::Model;
 use lenet::network::{Input, Shape};
 use lenet::plan::Options;
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Outcome {
                 .map_err(|error| Failure::data(format!("stdin: {error}")))?;
             ("stdin".to_string(), bytes)
         } else {
-            (path.display().to_string(), checkpoint::read(path).map_err(Failure::reading)?)
+            (path.display().to_string(), files::read(path).map_err(Failure::reading)?)
         };
         items.extend(Item::read(&model, &input, name, &bytes)?);
     }

@@ -1,7 +1,7 @@
 //! `lenet train --preset`: settings under a name.
 
 use clap::ValueEnum;
-use lenet::augment::Augment;
+use lenet::kernels::augment::Augment;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::train::{Schedule, Settings};
 

@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use lenet::checkpoint;
 use lenet::data::picture::{self, Grey};
 use lenet::data::{self, compose};
+use lenet::files;
 use lenet::model::Model;
 use lenet::network::{Network, Windows};
 use lenet::plan::Options;
 use lenet::read::{self, Glyph, Grid, Scores};
-use lenet::train::Session;
+use lenet::session::Session;
 use pollster::block_on;
 use serde_json::json;
 
@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Outcome {
     let (margin, least) = (reader.windows.field / 2 + 4, reader.windows.field + 4);
     for path in &args.images {
         let name = path.display().to_string();
-        let bytes = checkpoint::read(path).map_err(Failure::reading)?;
+        let bytes = files::read(path).map_err(Failure::reading)?;
         let writing = picture::prepare_line(&bytes, &name, picture::LINE_HEIGHT, margin, least)
             .map_err(Failure::reading)?;
         let glyphs = reader.glyphs(&writing.picture)?;

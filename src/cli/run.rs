@@ -5,12 +5,14 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use lenet::Error;
-use lenet::checkpoint::{self, Tensors};
 use lenet::data::Dataset;
+use lenet::files;
+use lenet::model::safetensors::{self, Tensors};
 use lenet::model::{self, About, Model};
 use lenet::network::Network;
 use lenet::plan::Plan;
-use lenet::train::{Metrics, Position, Settings, Snapshot, Trainer};
+use lenet::session::Metrics;
+use lenet::train::{Position, Settings, Snapshot, Trainer};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -71,7 +73,7 @@ impl Record {
     /// Reads `settings.toml`.
     pub fn read(path: &Path) -> Outcome<Record> {
         let file = path.display().to_string();
-        let text = String::from_utf8(checkpoint::read(path)?)
+        let text = String::from_utf8(files::read(path)?)
             .map_err(|_| Failure::usage(format!("{file}: not text, expected settings as TOML")))?;
         toml::from_str(&text).map_err(|error| Failure::usage(toml_problem(&file, &text, &error)))
     }
@@ -107,7 +109,7 @@ impl Record {
 /// Reads a run's folder or a `.safetensors` file. Without `network`, the file has to name its own.
 pub fn load_model(path: &Path, network: Option<Network>) -> Outcome<Model> {
     let file = resolve(path, &[MODEL, CHECKPOINT])?;
-    let bytes = checkpoint::read(&file).map_err(Failure::reading)?;
+    let bytes = files::read(&file).map_err(Failure::reading)?;
     Model::decode(&file.display().to_string(), &bytes, network).map_err(|error| match error {
         Error::Settings(what) => Failure::usage(format!("{what}: name it with --net")),
         other => Failure::reading(other),
@@ -127,12 +129,12 @@ impl Start {
     pub fn load(path: &Path, network: &Network) -> Outcome<Start> {
         let file = resolve(path, &[MODEL, CHECKPOINT])?;
         let name = file.display().to_string();
-        let bytes = checkpoint::read(&file).map_err(Failure::reading)?;
+        let bytes = files::read(&file).map_err(Failure::reading)?;
         let (mut tensors, _) = model::weights(&name, &bytes).map_err(Failure::reading)?;
         let parameters = network.parameters()?;
         let expected: Vec<_> =
             parameters.iter().map(|parameter| (parameter.name.clone(), parameter.shape.clone())).collect();
-        let problems = match checkpoint::check(&name, &tensors, &expected) {
+        let problems = match safetensors::check(&name, &tensors, &expected) {
             Err(Error::Weights { problems, .. }) => problems,
             other => other.map(|()| Vec::new()).map_err(Failure::reading)?,
         };
@@ -219,8 +221,8 @@ impl Saved {
     pub fn load(path: &Path) -> Outcome<Saved> {
         let file = resolve(path, &[CHECKPOINT])?;
         let name = file.display().to_string();
-        let bytes = checkpoint::read(&file).map_err(Failure::reading)?;
-        let (tensors, metadata) = checkpoint::decode(&name, &bytes).map_err(Failure::reading)?;
+        let bytes = files::read(&file).map_err(Failure::reading)?;
+        let (tensors, metadata) = safetensors::decode(&name, &bytes).map_err(Failure::reading)?;
         let text = |key: &str| {
             metadata.get(key).map(String::as_str).ok_or_else(|| {
                 Failure::data(format!(
@@ -315,7 +317,7 @@ impl Folder {
             .filter(|line: &serde_json::Value| line["step"].as_u64().is_some_and(|at| at <= step))
             .collect();
         let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-        checkpoint::write_atomically(&file, text.as_bytes())?;
+        files::write_atomically(&file, text.as_bytes())?;
         let epochs = lines.into_iter().filter(|line| line["event"] == "epoch").collect();
         Ok((Folder::open(path)?, epochs))
     }
@@ -332,7 +334,7 @@ impl Folder {
 
     /// Writes `settings.toml`.
     pub fn settings(&self, record: &Record) -> Outcome {
-        checkpoint::write_atomically(&self.path.join(SETTINGS), record.text()?.as_bytes())?;
+        files::write_atomically(&self.path.join(SETTINGS), record.text()?.as_bytes())?;
         Ok(())
     }
 
@@ -395,8 +397,8 @@ impl Folder {
         tensors: &[(String, Vec<usize>, &[f32])],
         metadata: &BTreeMap<String, String>,
     ) -> Outcome {
-        let bytes = checkpoint::encode(tensors, metadata)?;
-        checkpoint::write_atomically(&self.path.join(file), &bytes)?;
+        let bytes = safetensors::encode(tensors, metadata)?;
+        files::write_atomically(&self.path.join(file), &bytes)?;
         Ok(())
     }
 }

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use clap::{Args as _, Command};
 use lenet::data::{self, Split};
-use lenet::train::{Event, Metrics, Trainer};
+use lenet::session::Metrics;
+use lenet::train::{Event, Trainer};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};

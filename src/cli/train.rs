@@ -12,7 +12,8 @@ use lenet::Error;
 use lenet::data::{self, Dataset, Encoding};
 use lenet::model::About;
 use lenet::network::{Input, Network};
-use lenet::train::{Advance, Event, Metrics, Trainer};
+use lenet::session::Metrics;
+use lenet::train::{Advance, Event, Trainer};
 use pollster::block_on;
 use serde_json::{Value, json};
 

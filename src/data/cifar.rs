@@ -79,7 +79,7 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
                 return Err(refuse(dir.to_string_lossy(), format!("no file {file} found, expected one")));
             }
             let file = path.to_string_lossy();
-            let (pixels, classes_of) = parse(&file, &crate::checkpoint::read(&path)?, label_bytes)?;
+            let (pixels, classes_of) = parse(&file, &crate::files::read(&path)?, label_bytes)?;
             if let Some(label) = classes_of.iter().find(|&&label| usize::from(label) >= classes.count) {
                 return Err(refuse(
                     file,

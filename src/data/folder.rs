@@ -161,7 +161,7 @@ mod files {
             if length > MAX_FILE {
                 return Err(refuse(file, format!("{length} bytes found, expected at most {MAX_FILE}")));
             }
-            picture::read(&crate::checkpoint::read(path)?, size).map_err(|message| refuse(file, message))
+            picture::read(&crate::files::read(path)?, size).map_err(|message| refuse(file, message))
         };
         let Some((path, _)) = entries.first() else { return Ok(Vec::new()) };
         if first.is_none() {

@@ -146,7 +146,7 @@ pub fn load(dir: &std::path::Path, prefix: &str, name: &str) -> Result<Split> {
         let images = find(dir, &stems("images"), &[3, 4])?;
         let labels = find(dir, &stems("labels"), &[1])?;
         let files = [images.to_string_lossy(), labels.to_string_lossy()];
-        let bytes = [crate::checkpoint::read(&images)?, crate::checkpoint::read(&labels)?];
+        let bytes = [crate::files::read(&images)?, crate::files::read(&labels)?];
         let (mut shape, mut pixels, labels) = pair([&files[0], &files[1]], [&bytes[0], &bytes[1]])?;
         if prefix.starts_with("emnist-") {
             pixels = transposed(&pixels, shape);

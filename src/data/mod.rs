@@ -616,7 +616,7 @@ fn read_lines(path: &std::path::Path) -> Result<Option<Vec<String>>> {
         return Ok(None);
     }
     let name = path.to_string_lossy();
-    let bytes = crate::checkpoint::read(path)?;
+    let bytes = crate::files::read(path)?;
     if bytes.len() > 1 << 20 {
         return Err(refuse(name, format!("{} bytes found, expected at most {}", bytes.len(), 1 << 20)));
     }

@@ -516,7 +516,7 @@ pub fn load(path: &std::path::Path, name: &str) -> Result<Split> {
         })
     };
     if !path.is_dir() {
-        return finish(parse_archive(&path.to_string_lossy(), &crate::checkpoint::read(path)?)?);
+        return finish(parse_archive(&path.to_string_lossy(), &crate::files::read(path)?)?);
     }
     let files = super::list(path)?;
     let refused = |message: String| refuse(path.to_string_lossy(), message);
@@ -529,7 +529,7 @@ pub fn load(path: &std::path::Path, name: &str) -> Result<Split> {
                     names.join(", ")
                 )));
             }
-            parse(&file.to_string_lossy(), crate::checkpoint::read(&file)?)
+            parse(&file.to_string_lossy(), crate::files::read(&file)?)
         };
         return finish([read(names[0])?, read(names[1])?, read(names[2])?, read(names[3])?]);
     }
@@ -541,7 +541,7 @@ pub fn load(path: &std::path::Path, name: &str) -> Result<Split> {
                 return Err(refused(format!("no file {prefix}{part}.npz found, expected one")));
             }
             let title = file.to_string_lossy();
-            let bytes = crate::checkpoint::read(&file)?;
+            let bytes = crate::files::read(&file)?;
             match &members(&bytes).map_err(|message| refuse(title.as_ref(), message))?[..] {
                 [member] => {
                     parse(&title, member.unpack().map_err(|message| refuse(title.as_ref(), message))?)

@@ -293,7 +293,7 @@ pub fn load_file(path: &std::path::Path, name: &str) -> Result<Split> {
 #[cfg(not(target_arch = "wasm32"))]
 fn read(path: &std::path::Path) -> Result<Table> {
     let file = path.to_string_lossy();
-    parse(&file, &crate::checkpoint::read(path)?, super::extension(&file) == "tsv")
+    parse(&file, &crate::files::read(path)?, super::extension(&file) == "tsv")
 }
 
 #[cfg(test)]

@@ -166,7 +166,7 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
             return Err(refuse(dir.to_string_lossy(), format!("no file {part} found, expected one")));
         }
         let file = path.to_string_lossy().into_owned();
-        let lines = parse(&file, &crate::checkpoint::read(&path)?)?;
+        let lines = parse(&file, &crate::files::read(&path)?)?;
         Ok((file, lines))
     };
     let (train, test) = (read("train.txt")?, read("test.txt")?);

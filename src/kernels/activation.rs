@@ -3,180 +3,23 @@
 use std::sync::Arc;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
-use super::{Args, Launch, Range, WORKGROUP};
+use super::{Args, Launch, Range, elementwise};
 use crate::error::Result;
-
-/// An elementwise function.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Activation {
-    /// `max(x, 0)`; its slope at 0 is 0.
-    Relu,
-    /// `x`, or `slope · x` for negative `x`.
-    LeakyRelu(f32),
-    /// `1 / (1 + e^−x)`.
-    Sigmoid,
-    /// `tanh x`.
-    Tanh,
-    /// `1.7159 · tanh(2x/3)` (LeCun et al. 1998, appendix A).
-    ScaledTanh,
-    /// `x · Φ(x)` (Hendrycks and Gimpel 2016).
-    Gelu,
-    /// GELU's approximation by `tanh`.
-    GeluTanh,
-    /// `x · sigmoid(x)`, also called swish.
-    Silu,
-    /// `x`, or `alpha · (eˣ − 1)` for negative `x`.
-    Elu(f32),
-    /// `log(1 + eˣ)`.
-    Softplus,
-    /// `x · clamp(x + 3, 0, 6) / 6`.
-    HardSwish,
-}
-
-/// `1 / √2`, `√(2/π)` and `1 / √(2π)`, as the shader has them.
-const HALF_ROOT: f32 = 0.707_106_77;
-const ROOT_2_PI: f32 = 0.797_884_6;
-const DENSITY: f32 = 0.398_942_3;
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
-}
-
-/// Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
-fn erf(x: f32) -> f32 {
-    let t = 1.0 / (1.0 + 0.327_591_1 * x.abs());
-    let series =
-        ((((1.061_405_4 * t - 1.453_152) * t + 1.421_413_8) * t - 0.284_496_72) * t + 0.254_829_6) * t;
-    (1.0 - series * (-x * x).exp()).copysign(x)
-}
+pub use crate::network::Activation;
 
 impl Activation {
-    /// The shader's KIND and SLOPE.
-    fn code(self) -> (u32, f32) {
-        match self {
-            Activation::Relu => (0, 0.0),
-            Activation::LeakyRelu(slope) => (1, slope),
-            Activation::Sigmoid => (2, 0.0),
-            Activation::Tanh => (3, 0.0),
-            Activation::ScaledTanh => (4, 0.0),
-            Activation::Gelu => (5, 0.0),
-            Activation::GeluTanh => (6, 0.0),
-            Activation::Silu => (7, 0.0),
-            Activation::Elu(alpha) => (8, alpha),
-            Activation::Softplus => (9, 0.0),
-            Activation::HardSwish => (10, 0.0),
-        }
-    }
-
-    /// `f(x)`.
-    #[inline(always)]
-    pub fn value(self, x: f32) -> f32 {
-        match self {
-            Activation::Relu => x.max(0.0),
-            Activation::LeakyRelu(slope) => {
-                if x > 0.0 {
-                    x
-                } else {
-                    slope * x
-                }
-            }
-            Activation::Sigmoid => sigmoid(x),
-            Activation::Tanh => x.tanh(),
-            Activation::ScaledTanh => 1.7159 * (x * (2.0 / 3.0)).tanh(),
-            Activation::Gelu => 0.5 * x * (1.0 + erf(x * HALF_ROOT)),
-            Activation::GeluTanh => 0.5 * x * (1.0 + (ROOT_2_PI * (x + 0.044_715 * x * x * x)).tanh()),
-            Activation::Silu => x * sigmoid(x),
-            Activation::Elu(alpha) => {
-                if x > 0.0 {
-                    x
-                } else {
-                    alpha * (x.exp() - 1.0)
-                }
-            }
-            Activation::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
-            Activation::HardSwish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
-        }
-    }
-
-    /// `f′(x)`.
-    #[inline(always)]
-    pub fn slope(self, x: f32) -> f32 {
-        match self {
-            Activation::Relu => f32::from(x > 0.0),
-            Activation::LeakyRelu(slope) => {
-                if x > 0.0 {
-                    1.0
-                } else {
-                    slope
-                }
-            }
-            Activation::Sigmoid => {
-                let y = sigmoid(x);
-                y * (1.0 - y)
-            }
-            Activation::Tanh => 1.0 - x.tanh().powi(2),
-            Activation::ScaledTanh => 1.7159 * (2.0 / 3.0) * (1.0 - (x * (2.0 / 3.0)).tanh().powi(2)),
-            Activation::Gelu => 0.5 * (1.0 + erf(x * HALF_ROOT)) + x * DENSITY * (-0.5 * x * x).exp(),
-            Activation::GeluTanh => {
-                let t = (ROOT_2_PI * (x + 0.044_715 * x * x * x)).tanh();
-                0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * ROOT_2_PI * (1.0 + 0.134_145 * x * x)
-            }
-            Activation::Silu => {
-                let y = sigmoid(x);
-                y * (1.0 + x * (1.0 - y))
-            }
-            Activation::Elu(alpha) => {
-                if x > 0.0 {
-                    1.0
-                } else {
-                    alpha * x.exp()
-                }
-            }
-            Activation::Softplus => sigmoid(x),
-            Activation::HardSwish => {
-                if x <= -3.0 {
-                    0.0
-                } else if x >= 3.0 {
-                    1.0
-                } else {
-                    (2.0 * x + 3.0) / 6.0
-                }
-            }
-        }
-    }
-
-    /// Whether the derivative is a function of the value, so that a launch can end with the activation and a
-    /// later one multiply by its derivative without having kept the argument.
-    pub fn by_value(self) -> bool {
-        matches!(self, Activation::Relu | Activation::Sigmoid | Activation::Tanh | Activation::ScaledTanh)
-    }
-
-    /// `f′(x)` where `f(x) = y`, for activations that are [`Activation::by_value`]; 1 for others.
-    #[inline(always)]
-    pub fn slope_by_value(self, y: f32) -> f32 {
-        match self {
-            Activation::Relu => f32::from(y > 0.0),
-            Activation::Sigmoid => y * (1.0 - y),
-            Activation::Tanh => 1.0 - y * y,
-            Activation::ScaledTanh => 1.7159 * (2.0 / 3.0) - y * y * (2.0 / 3.0 / 1.7159),
-            _ => 1.0,
-        }
-    }
-
     fn launch(self, entry: &'static str, bindings: &[(&str, Range)], twin: super::Twin) -> Result<Launch> {
         let elements = bindings[0].1.len;
         let (kind, slope) = self.code();
-        let (grid, row) = grid(elements);
+        let (grid, row) = elementwise(elements);
         let constants = [
-            ("KIND", f64::from(kind)),
+            ("KIND", kind as f64),
             ("SLOPE", f64::from(slope)),
             ("ELEMENTS", elements as f64),
             ("ROW", row as f64),
         ];
-        Launch::new(("activation", entry), &constants, grid, bindings, elements as u64, twin)
+        Launch::old(("activation", entry), &constants, grid, bindings, elements as u64, twin)
     }
 
     /// `output = f(input)`, elementwise.
@@ -214,15 +57,8 @@ impl Activation {
 pub(crate) fn fused_code(activation: Option<Activation>) -> f64 {
     activation
         .filter(|activation| activation.by_value())
-        .map_or(99.0, |activation| f64::from(activation.code().0))
+        .map_or(99.0, |activation| activation.code().0 as f64)
 }
 
 /// Elements that a thread takes at once.
 const GRAIN: usize = 1 << 14;
-
-/// A grid for elementwise work, and the elements that one of its rows covers.
-pub(crate) fn grid(elements: usize) -> ([usize; 3], usize) {
-    let groups = elements.div_ceil(WORKGROUP);
-    let across = groups.min(65_535);
-    ([across, groups.div_ceil(across), 1], across * WORKGROUP)
-}

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::simd::{registers, scratch, vectorize, wide, wide_mut, wide_u32, wide_u32_mut};
 use super::{Args, LANES, Launch, Range, Step, Twin, WORKGROUP, blocks};
-use crate::augment::Augment;
 use crate::error::Result;
+use crate::kernels::augment::Augment;
 
 /// Shapes and normalisation of the gather, and what it does to the pictures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,7 +87,7 @@ impl Geometry {
         };
         let grid = [(invocations * LANES).div_ceil(WORKGROUP), blocks(self.batch), 1];
         let bindings = [("images", buffers.images), ("order", buffers.order), ("output", buffers.output)];
-        let launch = Launch::new(("batch", entry), &constants, grid, &bindings, flop, twin)?;
+        let launch = Launch::old(("batch", entry), &constants, grid, &bindings, flop, twin)?;
         Ok(launch.with_bytes(pixels + 4 * (features * blocks(self.batch) * LANES + self.batch) as u64))
     }
 }

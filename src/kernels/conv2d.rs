@@ -191,7 +191,7 @@ impl Geometry {
             let bias = if g.bias { args.f32("bias") } else { &[] };
             forward(&g, &packed, args.f32("input"), args.f32("weight"), bias, args.f32_mut("output"));
         };
-        Launch::new(("conv2d", "forward"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
+        Launch::old(("conv2d", "forward"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
     }
 
     /// The gradient of the input.
@@ -212,7 +212,7 @@ impl Geometry {
             let (input, weight) = (args.f32("input"), args.f32("weight"));
             input_gradient(&g, &packed, input, weight, args.f32("output_grad"), input_grad);
         };
-        Launch::new(("conv2d", "input_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
+        Launch::old(("conv2d", "input_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
     }
 
     /// The partial sums of the gradients of weights and bias.
@@ -225,7 +225,7 @@ impl Geometry {
         let g = self.flat();
         let grid = [g.weight_tiles().div_ceil(4), g.splits(), 1];
         let twin = move |args: &mut Args<'_>| weight_gradient(&g, args);
-        Launch::new(("conv2d", "weight_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
+        Launch::old(("conv2d", "weight_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
     }
 
     /// Clears the gradients of the weights between channels that `mask`, a word for each pair of an output channel and
@@ -241,7 +241,7 @@ impl Geometry {
                 filters.zip(mask).filter(|(_, seen)| **seen == 0).for_each(|(filter, _)| filter.fill(0.0));
             }
         };
-        Launch::new(("conv2d", "mask_gradient"), &self.constants(), grid, &bindings, 0, Arc::new(twin))
+        Launch::old(("conv2d", "mask_gradient"), &self.constants(), grid, &bindings, 0, Arc::new(twin))
     }
 }
 

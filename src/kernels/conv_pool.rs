@@ -237,7 +237,7 @@ impl Geometry {
         ];
         let twin = move |args: &mut Args<'_>| forward(&self, save, args);
         let entry = ("conv_pool", "forward");
-        let launch = Launch::new(entry, &self.constants(save), grid, &bindings, self.flop(), Arc::new(twin))?;
+        let launch = Launch::old(entry, &self.constants(save), grid, &bindings, self.flop(), Arc::new(twin))?;
         let bytes = self.traffic(&launch, b.input);
         Ok(launch.with_bytes(bytes))
     }
@@ -268,7 +268,7 @@ impl Geometry {
         let twin = move |args: &mut Args<'_>| backward(&self, true, with_input, args);
         let constants = self.constants(true);
         let launch =
-            Launch::new(entry, &constants, [groups, 1, 1], &bindings, passes * self.flop(), Arc::new(twin))?;
+            Launch::old(entry, &constants, [groups, 1, 1], &bindings, passes * self.flop(), Arc::new(twin))?;
         let bytes = self.traffic(&launch, b.input);
         Ok(launch.with_bytes(bytes))
     }
@@ -285,7 +285,7 @@ impl Geometry {
         let entry = ("conv_pool", "input_gradient");
         let twin = move |args: &mut Args<'_>| backward(&self, false, true, args);
         let grid = [self.input_groups(), 1, 1];
-        Launch::new(entry, &self.constants(true), grid, &bindings, self.flop(), Arc::new(twin))
+        Launch::old(entry, &self.constants(true), grid, &bindings, self.flop(), Arc::new(twin))
     }
 }
 

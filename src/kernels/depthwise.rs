@@ -45,7 +45,7 @@ pub(super) fn forward(g: Geometry, b: Buffers) -> Result<Launch> {
             });
         });
     };
-    Launch::new(("depthwise", "forward"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
+    Launch::old(("depthwise", "forward"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
 }
 
 pub(super) fn input_gradient(
@@ -86,7 +86,7 @@ pub(super) fn input_gradient(
             });
         });
     };
-    Launch::new(("depthwise", "input_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
+    Launch::old(("depthwise", "input_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
 }
 
 pub(super) fn weight_gradient(g: Geometry, b: Buffers, gradients: Gradients) -> Result<Launch> {
@@ -125,7 +125,7 @@ pub(super) fn weight_gradient(g: Geometry, b: Buffers, gradients: Gradients) -> 
         });
     };
     let grid = [g.groups.div_ceil(4), g.splits(), 1];
-    Launch::new(("depthwise", "weight_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
+    Launch::old(("depthwise", "weight_gradient"), &g.constants(), grid, &bindings, g.flop(), Arc::new(twin))
 }
 
 /// Calls `work` with the number of each plane (a channel of a block) of `values`, in parallel.

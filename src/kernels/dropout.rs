@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::activation::grid;
 use super::simd::{Plain, vectorize};
-use super::{Args, LANES, Launch, Range, blocks};
+use super::{Args, LANES, Launch, Range, blocks, elementwise};
 use crate::error::Result;
 
 /// Shapes and settings of a dropout.
@@ -36,7 +35,7 @@ impl Geometry {
 
     fn launch(self, entry: &'static str, names: [&'static str; 2], ranges: [Range; 2]) -> Result<Launch> {
         let vectors = blocks(self.batch) * self.features * 4;
-        let (grid, row) = grid(vectors);
+        let (grid, row) = elementwise(vectors);
         let constants = [
             ("FEATURES", self.features as f64),
             ("LAYER", f64::from(self.layer)),
@@ -51,7 +50,7 @@ impl Geometry {
             let (seed, from) = (args.step.seed, args.f32(names[0]));
             dropped(&self, seed, from, args.f32_mut(names[1]));
         };
-        Launch::new(("dropout", entry), &constants, grid, &bindings, flop, Arc::new(twin))
+        Launch::old(("dropout", entry), &constants, grid, &bindings, flop, Arc::new(twin))
     }
 
     /// The elements that stay, scaled up, and zeros.

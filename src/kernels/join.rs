@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::activation::{Activation, fused_code, grid};
-use super::{Args, Constants, LANES, Launch, Range, blocks};
+use super::activation::{Activation, fused_code};
+use super::{Args, Constants, LANES, Launch, Range, blocks, elementwise};
 use crate::error::{Error, Result};
 
 /// The most terms of a sum, and parts of a concatenation, that one launch takes.
@@ -37,7 +37,7 @@ pub fn sum(terms: &[Range], activation: Option<Activation>, output: Range) -> Re
     }
     by_value(activation)?;
     let count = terms.len();
-    let (grid, row) = grid(output.len);
+    let (grid, row) = elementwise(output.len);
     let constants = [
         ("ELEMENTS", output.len as f64),
         ("ROW", row as f64),
@@ -63,7 +63,7 @@ pub fn sum(terms: &[Range], activation: Option<Activation>, output: Range) -> Re
         });
     };
     let flop = ((count - 1 + usize::from(activation.is_some())) * output.len) as u64;
-    let launch = Launch::new(("join", "sum"), &constants, grid, &bindings, flop, Arc::new(twin))?;
+    let launch = Launch::old(("join", "sum"), &constants, grid, &bindings, flop, Arc::new(twin))?;
     Ok(launch.with_bytes(4 * ((count + 1) * output.len) as u64))
 }
 
@@ -78,7 +78,7 @@ pub fn slope(activation: Activation, output: Range, output_grad: Range, input_gr
         let lengths = [output.len, output_grad.len, input_grad.len];
         return Err(mistake(format!("{lengths:?} floats, expected as many of each")));
     }
-    let (grid, row) = grid(output.len);
+    let (grid, row) = elementwise(output.len);
     let constants =
         [("ELEMENTS", output.len as f64), ("ROW", row as f64), ("ACTIVATION", fused_code(Some(activation)))];
     let bindings = [("value", output), ("output_grad", output_grad), ("input_grad", input_grad)];
@@ -92,7 +92,7 @@ pub fn slope(activation: Activation, output: Range, output_grad: Range, input_gr
             },
         );
     };
-    Launch::new(("join", "slope"), &constants, grid, &bindings, 2 * output.len as u64, Arc::new(twin))
+    Launch::old(("join", "slope"), &constants, grid, &bindings, 2 * output.len as u64, Arc::new(twin))
 }
 
 /// Some neighbouring features of a concatenation.
@@ -128,7 +128,7 @@ impl Geometry {
             let whole = whole.len;
             return Err(mistake(format!("{parts:?} do not fit {self:?}, which has {whole} floats")));
         }
-        let (grid, row) = grid(features * rows);
+        let (grid, row) = elementwise(features * rows);
         let mut constants = vec![
             ("ELEMENTS", (features * rows) as f64),
             ("ROW", row as f64),
@@ -163,7 +163,7 @@ impl Geometry {
                 }
             });
         };
-        let launch = Launch::new(("join", "concat"), &constants, grid, &bindings, 0, Arc::new(twin))?;
+        let launch = Launch::old(("join", "concat"), &constants, grid, &bindings, 0, Arc::new(twin))?;
         Ok(launch.with_bytes(8 * elements as u64))
     }
 
@@ -188,7 +188,7 @@ impl Geometry {
             }
         };
         let entry = ["slice", "split2", "split3", "split4"][parts.len() - 1];
-        let launch = Launch::new(("join", entry), &constants, grid, &bindings, 0, Arc::new(twin))?;
+        let launch = Launch::old(("join", entry), &constants, grid, &bindings, 0, Arc::new(twin))?;
         Ok(launch.with_bytes(8 * elements as u64))
     }
 }

@@ -1,16 +1,11 @@
 //! `shaders/linear.wgsl`: a fully connected layer and its gradients.
 
-use std::sync::Arc;
-
-use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
-
 pub use super::{Gradients, LayerBuffers as Buffers};
 
-use super::activation::{Activation, fused_code};
-use super::simd::{cut, mixed, registers, scratch, share, tiles, vectorize, wide, wide_mut};
-use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, padded};
+use super::shaders::linear as shader;
+use super::{Launch, Range, WORKGROUP, blocks, fused};
 use crate::error::Result;
+use crate::network::Activation;
 
 /// Shapes of a linear layer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -46,16 +41,16 @@ impl Geometry {
         (self.fill / self.weight_tiles()).clamp(1, blocks(self.batch))
     }
 
-    fn constants(&self) -> [(&'static str, f64); 7] {
-        [
-            ("INPUTS", self.inputs as f64),
-            ("OUTPUTS", self.outputs as f64),
-            ("BIAS", f64::from(u8::from(self.bias))),
-            ("ACTIVATION", fused_code(self.activation)),
-            ("INPUT_ACTIVATION", fused_code(self.input_activation)),
-            ("BLOCKS", blocks(self.batch) as f64),
-            ("SPLITS", self.splits() as f64),
-        ]
+    fn constants(&self) -> shader::Constants {
+        shader::Constants {
+            inputs: self.inputs,
+            outputs: self.outputs,
+            bias: self.bias,
+            activation: fused(self.activation),
+            input_activation: fused(self.input_activation),
+            blocks: blocks(self.batch),
+            splits: self.splits(),
+        }
     }
 
     fn flop(&self) -> u64 {
@@ -73,386 +68,33 @@ impl Geometry {
     /// The output.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
         let grid = [blocks(self.batch).div_ceil(4), self.outputs.div_ceil(32), 1];
-        let bindings = [("input", b.input), ("weight", b.weight), ("bias", b.bias), ("output", b.output)];
-        let twin = move |args: &mut Args<'_>| forward(&self, args);
-        Launch::new(("linear", "forward"), &self.constants(), grid, &bindings, self.flop(), Arc::new(twin))
+        let Buffers { input, weight, bias, output } = b;
+        let bindings = shader::forward::Bindings { input, weight, bias, output };
+        shader::forward::launch(self.constants(), bindings, grid, self.flop())
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
-        let bindings =
-            [("input", b.input), ("weight", b.weight), ("output_grad", g.output), ("input_grad", input_grad)];
-        let twin = move |args: &mut Args<'_>| gradients(&self, args, [false, true]);
-        let (entry, grid) = (("linear", "input_gradient"), [self.input_groups(), 1, 1]);
-        Launch::new(entry, &self.constants(), grid, &bindings, self.flop(), Arc::new(twin))
+        let Buffers { input, weight, .. } = b;
+        let bindings = shader::input_gradient::Bindings { input, weight, output_grad: g.output, input_grad };
+        shader::input_gradient::launch(self.constants(), bindings, [self.input_groups(), 1, 1], self.flop())
     }
 
     /// The partial sums of the gradients of weights and bias.
     pub fn weight_gradient(self, b: Buffers, g: Gradients) -> Result<Launch> {
+        let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
         let bindings =
-            [("input", b.input), ("output_grad", g.output), ("weight_grad", g.weight), ("bias_grad", g.bias)];
-        let twin = move |args: &mut Args<'_>| gradients(&self, args, [true, false]);
-        let (entry, grid) = (("linear", "weight_gradient"), [self.weight_groups(), 1, 1]);
-        Launch::new(entry, &self.constants(), grid, &bindings, self.flop(), Arc::new(twin))
+            shader::weight_gradient::Bindings { input: b.input, output_grad, weight_grad, bias_grad };
+        shader::weight_gradient::launch(self.constants(), bindings, [self.weight_groups(), 1, 1], self.flop())
     }
 
     /// [`Geometry::weight_gradient`] and [`Geometry::input_gradient`] in one launch.
     pub fn backward(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
-        let bindings = [
-            ("input", b.input),
-            ("weight", b.weight),
-            ("output_grad", g.output),
-            ("weight_grad", g.weight),
-            ("bias_grad", g.bias),
-            ("input_grad", input_grad),
-        ];
-        let twin = move |args: &mut Args<'_>| gradients(&self, args, [true, true]);
-        let (entry, grid) = (("linear", "backward"), [self.weight_groups() + self.input_groups(), 1, 1]);
-        Launch::new(entry, &self.constants(), grid, &bindings, 2 * self.flop(), Arc::new(twin))
-    }
-}
-
-/// What is done to a sum before it is stored.
-#[derive(Clone, Copy)]
-enum Finish<'a> {
-    /// The activation.
-    Value(Option<Activation>),
-    /// It is multiplied by the activation's derivative where its value is this, one block after the other.
-    Slope(Option<Activation>, [&'a [f32]; 2]),
-}
-
-/// `output[k] = start[k] + Σ i weight[k · across + i · along] · input[i]`, finished, for one block or two.
-struct Rows<'a> {
-    inputs: usize,
-    /// The distance of the weights of neighbouring rows, and of neighbouring inputs.
-    across: usize,
-    along: usize,
-    weight: &'a [f32],
-    start: &'a [f32],
-    /// The second is empty where there is one block only.
-    input: [&'a [f32]; 2],
-    output: [&'a mut [f32]; 2],
-    finish: Finish<'a>,
-}
-
-impl WithSimd for Rows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let rows = self.output[0].len() / LANES;
-        let (mut first, two) = (0, !self.output[1].is_empty());
-        while first < rows {
-            // Two blocks share the weights: 8 × 2 sums.
-            let tile = match (rows - first, S::F32_LANES >= 16 && two) {
-                (8.., true) => self.tile::<S, 8, 2>(simd, first),
-                (4.., true) => self.tile::<S, 4, 2>(simd, first),
-                (2.., true) => self.tile::<S, 2, 2>(simd, first),
-                (_, true) => self.tile::<S, 1, 2>(simd, first),
-                (8.., _) => self.tile::<S, 8, 1>(simd, first),
-                (4.., _) => self.tile::<S, 4, 1>(simd, first),
-                (2.., _) => self.tile::<S, 2, 1>(simd, first),
-                (_, _) => self.tile::<S, 1, 1>(simd, first),
-            };
-            first += tile;
-        }
-        // What has no instruction of its own.
-        for (block, output) in self.output.into_iter().enumerate() {
-            match self.finish {
-                Finish::Value(Some(activation)) if activation != Activation::Relu => {
-                    output.iter_mut().for_each(|y| *y = activation.value(*y));
-                }
-                Finish::Slope(Some(activation), input) if activation != Activation::Relu => {
-                    let slopes = input[block].iter().map(|&y| activation.slope_by_value(y));
-                    output.iter_mut().zip(slopes).for_each(|(grad, slope)| *grad *= slope);
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Rows<'_> {
-    /// `R` rows from `first` on, of `B` blocks at once; gives `R`.
-    #[inline(always)]
-    fn tile<S: Simd, const R: usize, const B: usize>(&mut self, simd: S, first: usize) -> usize {
-        let n = registers::<S>();
-        let start: [f32; R] = std::array::from_fn(|k| self.start.get(first + k).copied().unwrap_or(0.0));
-        // One block at a time where registers are few.
-        for block in (0..if self.output[1].is_empty() { 1 } else { 2 }).step_by(B) {
-            let input: [&[S::f32s]; B] =
-                std::array::from_fn(|b| &wide::<S>(self.input[block + b])[..self.inputs * n]);
-            for register in 0..n {
-                let mut sums = [[simd.splat_f32s(0.0); B]; R];
-                for (sums, &start) in sums.iter_mut().zip(&start) {
-                    *sums = [simd.splat_f32s(start); B];
-                }
-                if self.across == 1 {
-                    for i in 0..self.inputs {
-                        let weights = &self.weight[i * self.along + first..][..R];
-                        let x: [S::f32s; B] = std::array::from_fn(|b| input[b][i * n + register]);
-                        for k in 0..R {
-                            let w = simd.splat_f32s(weights[k]);
-                            for b in 0..B {
-                                sums[k][b] = simd.mul_add_e_f32s(w, x[b], sums[k][b]);
-                            }
-                        }
-                    }
-                } else {
-                    let weights: [&[f32]; R] =
-                        std::array::from_fn(|k| &self.weight[(first + k) * self.across..][..self.inputs]);
-                    for i in 0..self.inputs {
-                        let x: [S::f32s; B] = std::array::from_fn(|b| input[b][i * n + register]);
-                        for k in 0..R {
-                            let w = simd.splat_f32s(weights[k][i]);
-                            for b in 0..B {
-                                sums[k][b] = simd.mul_add_e_f32s(w, x[b], sums[k][b]);
-                            }
-                        }
-                    }
-                }
-                let (zero, one) = (simd.splat_f32s(0.0), simd.splat_f32s(1.0));
-                for b in 0..B {
-                    let output = &mut wide_mut::<S>(self.output[block + b])[first * n..][..R * n];
-                    match self.finish {
-                        Finish::Value(Some(Activation::Relu)) => {
-                            for k in 0..R {
-                                output[k * n + register] = simd.max_f32s(sums[k][b], zero);
-                            }
-                        }
-                        Finish::Slope(Some(Activation::Relu), input) => {
-                            let input = &wide::<S>(input[block + b])[first * n..][..R * n];
-                            for k in 0..R {
-                                let positive = simd.greater_than_f32s(input[k * n + register], zero);
-                                let slope = simd.select_f32s(positive, one, zero);
-                                output[k * n + register] = simd.mul_f32s(sums[k][b], slope);
-                            }
-                        }
-                        _ => {
-                            for k in 0..R {
-                                output[k * n + register] = sums[k][b];
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        R
-    }
-}
-
-/// The first of a pair of blocks, the first of its rows that a task makes, and where they go.
-type RowShare<'a> = (usize, usize, [&'a mut [f32]; 2]);
-
-/// Pairs of blocks and a share of their rows, with the part of `output` that belongs to them.
-fn row_shares<'a>(g: &Geometry, rows: usize, output: &'a mut [f32]) -> Vec<RowShare<'a>> {
-    let most = share(blocks(g.batch).div_ceil(2), rows, 8);
-    let shares = || tiles(rows, most);
-    let mut work = Vec::new();
-    for (pair, output) in output.chunks_mut(2 * rows * LANES).enumerate() {
-        let (one, other) = output.split_at_mut(rows * LANES);
-        let there = usize::from(!other.is_empty());
-        let mut others = cut(other, shares().map(|(_, n)| there * n * LANES)).into_iter();
-        for ((first, _), one) in shares().zip(cut(one, shares().map(|(_, n)| n * LANES))) {
-            work.push((2 * pair, first, [one, others.next().unwrap_or_default()]));
-        }
-    }
-    work
-}
-
-/// What a block and the one after it, if there is one, have in `all`.
-fn two_blocks(all: &[f32], block: usize, features: usize) -> [&[f32]; 2] {
-    [block, block + 1].map(|block| all.get(block * features * LANES..).unwrap_or_default())
-}
-
-fn forward(g: &Geometry, args: &mut Args<'_>) {
-    let (input, weight) = (args.f32("input"), args.f32("weight"));
-    let bias = if g.bias { args.f32("bias") } else { &[] };
-    let work = row_shares(g, g.outputs, args.f32_mut("output"));
-    work.into_par_iter().with_max_len(1).for_each(|(block, first, output)| {
-        vectorize(Rows {
-            inputs: g.inputs,
-            across: g.inputs,
-            along: 1,
-            weight: &weight[first * g.inputs..],
-            start: bias.get(first..).unwrap_or_default(),
-            input: two_blocks(input, block, g.inputs),
-            output,
-            finish: Finish::Value(g.activation),
-        });
-    });
-}
-
-/// A part of the backward pass that one thread does.
-enum Task<'a> {
-    /// Columns from `first` on of partial sum `split`: a slice of each row; and all biases, or none.
-    Weights { split: usize, first: usize, rows: Vec<&'a mut [f32]>, biases: &'a mut [f32] },
-    /// The gradient of some inputs of a pair of blocks.
-    Input { block: usize, first: usize, output: [&'a mut [f32]; 2] },
-}
-
-fn gradients(g: &Geometry, args: &mut Args<'_>, [of_weights, of_input]: [bool; 2]) {
-    let (input, output_grad) = (args.f32("input"), args.f32("output_grad"));
-    let mut weights = Vec::new();
-    if of_weights {
-        let most = share(g.splits(), g.inputs, LANES);
-        let mut biases = args.f32_mut("bias_grad").chunks_mut(padded(g.outputs));
-        let splits = args.f32_mut("weight_grad").chunks_mut(padded(g.weights())).take(g.splits());
-        for (split, weight_grad) in splits.enumerate() {
-            let mut biases =
-                if g.bias { &mut biases.next().unwrap_or_default()[..g.outputs] } else { &mut [] };
-            let mut shares: Vec<Vec<&mut [f32]>> =
-                tiles(g.inputs, most).map(|_| Vec::with_capacity(g.outputs)).collect();
-            for row in weight_grad[..g.weights()].chunks_exact_mut(g.inputs) {
-                for (share, part) in shares.iter_mut().zip(row.chunks_mut(most)) {
-                    share.push(part);
-                }
-            }
-            for ((first, _), rows) in tiles(g.inputs, most).zip(shares) {
-                weights.push(Task::Weights { split, first, rows, biases: std::mem::take(&mut biases) });
-            }
-        }
-    }
-    let mut inputs = Vec::new();
-    let mut weight: &[f32] = &[];
-    if of_input {
-        weight = args.f32("weight");
-        let work = row_shares(g, g.inputs, args.f32_mut("input_grad"));
-        inputs.extend(work.into_iter().map(|(block, first, output)| Task::Input { block, first, output }));
-    }
-    mixed(inputs, weights).into_par_iter().with_max_len(1).for_each(|task| match task {
-        Task::Weights { split, first, rows, biases } => {
-            let columns = rows.first().map_or(0, |row| row.len());
-            // A whole number of registers for each image.
-            let stride = columns.next_multiple_of(LANES);
-            let images = (split..blocks(g.batch)).step_by(g.splits()).count() * LANES;
-            scratch(images * stride, |turned| {
-                vectorize(WeightGradient {
-                    g,
-                    input,
-                    output_grad,
-                    split,
-                    first,
-                    stride,
-                    turned,
-                    rows,
-                    biases,
-                });
-            });
-        }
-        Task::Input { block, first, output } => vectorize(Rows {
-            inputs: g.outputs,
-            across: 1,
-            along: g.inputs,
-            weight: &weight[first..],
-            start: &[],
-            input: two_blocks(output_grad, block, g.outputs),
-            output,
-            finish: Finish::Slope(
-                g.input_activation,
-                two_blocks(input, block, g.inputs)
-                    .map(|input| input.get(first * LANES..).unwrap_or_default()),
-            ),
-        }),
-    });
-}
-
-/// `weight_grad[o, i] = Σ image output_grad[o, image] · input[image, i]` for some columns `i`, over the blocks
-/// of one split. The input is turned first, so that a register holds columns: nothing is left to be added up
-/// across its lanes.
-struct WeightGradient<'a> {
-    g: &'a Geometry,
-    input: &'a [f32],
-    output_grad: &'a [f32],
-    split: usize,
-    /// The first column.
-    first: usize,
-    /// Columns, rounded up to whole registers.
-    stride: usize,
-    /// Room for the input's columns: `[image][stride]`.
-    turned: &'a mut [f32],
-    rows: Vec<&'a mut [f32]>,
-    biases: &'a mut [f32],
-}
-
-impl WithSimd for WeightGradient<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let (g, stride) = (self.g, self.stride);
-        let columns = self.rows.first().map_or(0, |row| row.len());
-        let blocks = || (self.split..blocks(g.batch)).step_by(g.splits());
-        for (block, turned) in blocks().zip(self.turned.chunks_exact_mut(LANES * stride)) {
-            let input = &self.input[(block * g.inputs + self.first) * LANES..][..columns * LANES];
-            for (i, pixels) in input.chunks_exact(LANES).enumerate() {
-                for (image, &pixel) in turned.chunks_exact_mut(stride).zip(pixels) {
-                    image[i] = pixel;
-                }
-            }
-            turned.chunks_exact_mut(stride).for_each(|image| image[columns..].fill(0.0));
-        }
-        for (o, bias) in self.biases.iter_mut().enumerate() {
-            let mut sum = simd.splat_f32s(0.0);
-            for block in blocks() {
-                for &value in wide::<S>(&self.output_grad[(block * g.outputs + o) * LANES..][..LANES]) {
-                    sum = simd.add_f32s(sum, value);
-                }
-            }
-            *bias = simd.reduce_sum_f32s(sum);
-        }
-        let registers = columns.div_ceil(S::F32_LANES);
-        for (i, n) in tiles(registers, 4) {
-            let mut o = 0;
-            while o < g.outputs {
-                let left = g.outputs - o;
-                o += match (n, left) {
-                    (4, 6..) if S::F32_LANES >= 16 => self.outer::<S, 6, 4>(simd, o, i),
-                    (3, 6..) if S::F32_LANES >= 16 => self.outer::<S, 6, 3>(simd, o, i),
-                    (2, 6..) if S::F32_LANES >= 16 => self.outer::<S, 6, 2>(simd, o, i),
-                    (1, 6..) => self.outer::<S, 6, 1>(simd, o, i),
-                    (4, 2..) => self.outer::<S, 2, 4>(simd, o, i),
-                    (3, 2..) => self.outer::<S, 2, 3>(simd, o, i),
-                    (2, 2..) => self.outer::<S, 2, 2>(simd, o, i),
-                    (1, 2..) => self.outer::<S, 2, 1>(simd, o, i),
-                    (4, _) => self.outer::<S, 1, 4>(simd, o, i),
-                    (3, _) => self.outer::<S, 1, 3>(simd, o, i),
-                    (2, _) => self.outer::<S, 1, 2>(simd, o, i),
-                    (_, _) => self.outer::<S, 1, 1>(simd, o, i),
-                };
-            }
-        }
-    }
-}
-
-impl WeightGradient<'_> {
-    /// `O` rows × `I` registers of columns from (`first`, `i`) on, summed over the images; gives `O`.
-    #[inline(always)]
-    fn outer<S: Simd, const O: usize, const I: usize>(&mut self, simd: S, first: usize, i: usize) -> usize {
-        let g = self.g;
-        let wide_stride = self.stride / S::F32_LANES;
-        let mut sums = [[simd.splat_f32s(0.0); I]; O];
-        let blocks = (self.split..blocks(g.batch)).step_by(g.splits());
-        for (block, turned) in blocks.zip(wide::<S>(self.turned).chunks_exact(LANES * wide_stride)) {
-            let grads = &self.output_grad[(block * g.outputs + first) * LANES..][..O * LANES];
-            for (image, columns) in turned.chunks_exact(wide_stride).enumerate() {
-                let columns: [S::f32s; I] = columns[i..][..I].try_into().expect("I registers");
-                for o in 0..O {
-                    let d = simd.splat_f32s(grads[o * LANES + image]);
-                    for k in 0..I {
-                        sums[o][k] = simd.mul_add_e_f32s(d, columns[k], sums[o][k]);
-                    }
-                }
-            }
-        }
-        for (row, sums) in self.rows[first..].iter_mut().zip(sums) {
-            let row = &mut row[i * S::F32_LANES..];
-            for (columns, sum) in row.chunks_mut(S::F32_LANES).zip(sums) {
-                // The last register of a row may be wider than what is left of it.
-                let lanes = [sum];
-                columns.copy_from_slice(&bytemuck::cast_slice(&lanes)[..columns.len()]);
-            }
-        }
-        O
+        let Buffers { input, weight, .. } = b;
+        let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
+        let bindings =
+            shader::backward::Bindings { input, weight, output_grad, input_grad, weight_grad, bias_grad };
+        let grid = [self.weight_groups() + self.input_groups(), 1, 1];
+        shader::backward::launch(self.constants(), bindings, grid, 2 * self.flop())
     }
 }

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::activation::grid;
 use super::simd::{cut, share, tiles};
-use super::{Args, LANES, Launch, Range, Twin, WORKGROUP, blocks};
+use super::{Args, LANES, Launch, Range, Twin, WORKGROUP, blocks, elementwise};
 use crate::error::{Error, Result};
 
 /// Set in a record's flags when the loss is not finite.
@@ -76,7 +75,7 @@ impl Geometry {
         twin: Twin,
     ) -> Result<Launch> {
         self.check()?;
-        let (grid, row) = grid(self.rows());
+        let (grid, row) = elementwise(self.rows());
         let constants = [
             ("CLASSES", self.classes as f64),
             ("POSITIONS", self.positions as f64),
@@ -87,7 +86,7 @@ impl Geometry {
             ("RUBBISH_LOGIT", f64::from(-self.rubbish.unwrap_or(0.0))),
         ];
         let flop = (operations * self.classes * self.positions * self.batch) as u64;
-        let launch = Launch::new(("loss", entry), &constants, grid, bindings, flop, twin)?;
+        let launch = Launch::old(("loss", entry), &constants, grid, bindings, flop, twin)?;
         Ok(launch.with_bytes((4 * self.rows() * (passes * self.classes + 4)) as u64))
     }
 
@@ -156,7 +155,7 @@ impl Geometry {
         let constants = [("ROWS", self.rows() as f64), ("POSITIONS", self.positions as f64)];
         let flop = 2 * self.rows() as u64;
         let launch =
-            Launch::new(("loss", "sum_rows"), &constants, [1, 1, 1], &bindings, flop, Arc::new(twin))?;
+            Launch::old(("loss", "sum_rows"), &constants, [1, 1, 1], &bindings, flop, Arc::new(twin))?;
         Ok(launch.with_bytes(4 * (rows.len + RECORD) as u64))
     }
 }

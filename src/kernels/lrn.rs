@@ -67,7 +67,7 @@ impl Geometry {
         let elements = self.channels * self.positions;
         let grid = [(elements * LANES).div_ceil(WORKGROUP), blocks(self.batch), 1];
         let flop = (operations * elements * self.batch) as u64;
-        Launch::new(("lrn", entry), &constants, grid, bindings, flop, twin)
+        Launch::old(("lrn", entry), &constants, grid, bindings, flop, twin)
     }
 
     /// The normalised input.

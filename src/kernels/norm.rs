@@ -115,7 +115,7 @@ impl Geometry {
         twin: impl Fn(&Geometry, &mut Args<'_>) + Send + Sync + 'static,
     ) -> Result<Launch> {
         let twin = Arc::new(move |args: &mut Args<'_>| twin(&self, args));
-        Launch::new(("norm", entry), &self.constants(), grid, bindings, flop, twin)
+        Launch::old(("norm", entry), &self.constants(), grid, bindings, flop, twin)
     }
 
     /// The grid of launches over elements.

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::activation::grid;
 use super::loss::{RECORD, sum_into};
 use super::simd::{Plain, vectorize};
-use super::{Args, CHUNK, LANES, Launch, Range, Step, WORKGROUP};
+use super::{Args, CHUNK, LANES, Launch, Range, Step, WORKGROUP, elementwise};
 use crate::error::{Error, Result};
 
 /// Set in a record's flags when a gradient is not finite.
@@ -138,7 +137,7 @@ impl Optimizer {
         check_clip(clip)?;
         let vectors = b.parameters.len / 4;
         // One workgroup more, for the metrics.
-        let (grid, row) = grid(vectors + WORKGROUP);
+        let (grid, row) = elementwise(vectors + WORKGROUP);
         let constants = [
             ("ROWS", (b.rows.len / 2) as f64),
             ("POSITIONS", b.positions as f64),
@@ -175,7 +174,7 @@ impl Optimizer {
         let twin = move |args: &mut Args<'_>| update(&self, b.positions, clip, args);
         let flop = [2, 4, 6, 9, 12, 14][self.rule as usize] * b.parameters.len as u64;
         let launch =
-            Launch::new(("optimizer", self.rule.name()), &constants, grid, &bindings, flop, Arc::new(twin))?;
+            Launch::old(("optimizer", self.rule.name()), &constants, grid, &bindings, flop, Arc::new(twin))?;
         Ok(launch.with_bytes(bytes))
     }
 }
@@ -233,7 +232,7 @@ impl Buffers {
         let bindings = [("gradients", self.gradients), ("segments", self.segments), ("squares", self.norms)];
         let flop = 2 * self.parameters.len as u64;
         let bytes = 4 * (self.gradients.len + self.parameters.len + self.segments.len + groups) as u64;
-        let launch = Launch::new(
+        let launch = Launch::old(
             ("optimizer", "square_sums"),
             &constants,
             [groups, 1, 1],

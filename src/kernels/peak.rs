@@ -5,9 +5,8 @@ use std::sync::Arc;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::activation::grid;
 use super::simd::vectorize;
-use super::{Args, Launch, Range};
+use super::{Args, Launch, Range, elementwise};
 use crate::error::{Error, Result};
 
 /// Chains of multiply-adds that do not depend on each other.
@@ -31,7 +30,7 @@ pub fn multiply_add(input: Range, output: Range, rounds: usize) -> Result<Launch
         )));
     }
     let elements = output.len;
-    let (grid, row) = grid(elements);
+    let (grid, row) = elementwise(elements);
     let constants = [("ELEMENTS", elements as f64), ("ROW", row as f64), ("ROUNDS", rounds as f64)];
     let twin = move |args: &mut Args<'_>| {
         let (input, output) = (args.f32("input"), args.f32_mut("output"));
@@ -42,7 +41,7 @@ pub fn multiply_add(input: Range, output: Range, rounds: usize) -> Result<Launch
     };
     let flop = (elements * rounds * CHAINS * 2) as u64;
     let bindings = [("input", input), ("output", output)];
-    Launch::new(("peak", "multiply_add"), &constants, grid, &bindings, flop, Arc::new(twin))
+    Launch::old(("peak", "multiply_add"), &constants, grid, &bindings, flop, Arc::new(twin))
 }
 
 /// Copies `source` to `copied`.
@@ -57,7 +56,7 @@ pub fn copy(source: Range, copied: Range) -> Result<Launch> {
         )));
     }
     let vectors = copied.len / 4;
-    let (grid, row) = grid(vectors);
+    let (grid, row) = elementwise(vectors);
     let constants = [("ELEMENTS", vectors as f64), ("ROW", row as f64)];
     let twin = |args: &mut Args<'_>| {
         let (source, copied) = (args.u32("source"), args.u32_mut("copied"));
@@ -68,7 +67,7 @@ pub fn copy(source: Range, copied: Range) -> Result<Launch> {
             .zip(source.par_chunks(piece))
             .for_each(|(copied, source)| copied.copy_from_slice(source));
     };
-    Launch::new(
+    Launch::old(
         ("peak", "copy"),
         &constants,
         grid,

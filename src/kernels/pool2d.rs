@@ -86,7 +86,7 @@ impl Geometry {
         bindings: &[(&str, Range)],
         twin: super::Twin,
     ) -> Result<Launch> {
-        Launch::new(("pool2d", entry), &self.constants(), self.grid(size), bindings, self.flop(), twin)
+        Launch::old(("pool2d", entry), &self.constants(), self.grid(size), bindings, self.flop(), twin)
     }
 
     /// The maximum of each window, and the place in the window where it was first found.

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Activation, codes};
 use super::{Initialisation, LARGEST, Shape, reasonable};
 use crate::error::{Error, Result};
-pub use crate::kernels::activation::Activation;
-use crate::kernels::rbf;
 
 /// Rows and columns; in text one number stands for both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -952,7 +951,7 @@ impl Layer {
                 if !reasonable(&shape) {
                     return Err(wrong("it is too large".into()));
                 }
-                let codes = rbf::digit_codes();
+                let codes = codes::digit_codes();
                 let digits = *outputs == 10 && codes.len() == 10 * input.len();
                 let init = if digits { Init::Values(Arc::new(codes)) } else { Init::Signs };
                 let weight = Parameter { learned: *trainable, ..parameter("weight", shape, init) };

@@ -2,6 +2,9 @@
 //!
 //! Nothing here knows of buffers or kernels: [`crate::plan`] turns a network into launches.
 
+mod activation;
+mod codes;
+mod fitted;
 mod layer;
 mod sliding;
 
@@ -11,10 +14,11 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+pub use activation::Activation;
+pub use codes::digit_codes;
 pub use layer::{
-    Activation, BatchNorm, ConnectionTable, Connections, Conv1d, Conv2d, Init, Layer, Linear,
-    LocalResponseNorm, Padding, Padding1d, PaddingName, Parameter, Placed, Pool1d, Pool2d, Rbf, Residual,
-    Scale, Size,
+    BatchNorm, ConnectionTable, Connections, Conv1d, Conv2d, Init, Layer, Linear, LocalResponseNorm, Padding,
+    Padding1d, PaddingName, Parameter, Placed, Pool1d, Pool2d, Rbf, Residual, Scale, Size,
 };
 
 pub use sliding::Windows;

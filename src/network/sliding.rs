@@ -97,7 +97,7 @@ mod tests {
     use super::*;
     use crate::backend::Backend;
     use crate::plan::{Options, Plan};
-    use crate::train::Session;
+    use crate::session::Session;
 
     fn logits_of(network: &Network, parameters: &[Vec<f32>], pictures: &[u8], count: usize) -> Vec<f32> {
         let plan = Plan::new(network, &Options { batch: count, ..Options::default() }).unwrap();

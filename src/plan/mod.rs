@@ -5,22 +5,20 @@
 //! gradients; the optimizer's launch ends the step. Last, buffers that are never needed at the same time become
 //! one. Nothing is decided at run time.
 
+mod freeze;
 mod fuse;
 mod node;
 mod reuse;
 
-use crate::augment::Augment;
 use crate::error::{Error, Result};
-use crate::fit;
+pub use crate::kernels::BufferId;
+use crate::kernels::augment::Augment;
 use crate::kernels::optimizer::{self, Optimizer, Rule, Segment};
 use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, join, loss, padded};
 use crate::network::{Network, Parameter};
+pub use freeze::matches;
 use fuse::Op;
 use node::{Bound, Graph, Node, Value, Weights};
-
-/// A buffer of a [`Plan`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct BufferId(pub usize);
 
 /// A buffer, before a backend makes it.
 #[derive(Debug, Clone)]
@@ -101,7 +99,7 @@ pub struct Options {
     pub optimizer: Optimizer,
     /// The norm that the gradient is clipped to, if it is.
     pub clip: Option<f32>,
-    /// Patterns of names whose parameters are not trained; see [`crate::fit::matches`].
+    /// Patterns of names whose parameters are not trained; see [`crate::plan::matches`].
     pub freeze: Vec<String>,
     /// Label smoothing.
     pub smoothing: f32,
@@ -392,7 +390,7 @@ impl Plan {
             g.gather = Some(source);
         }
         let mut tensors = std::mem::take(&mut graph.tensors);
-        fit::freeze(&mut tensors, &options.freeze)?;
+        freeze::freeze(&mut tensors, &options.freeze)?;
         let parameters = program.add("parameters", tensors.iter().map(|tensor| padded(tensor.len())).sum());
         let gradient_len: usize = tensors.iter().map(|tensor| tensor.partials * padded(tensor.len())).sum();
         // One chunk more, for layers without a bias to bind.

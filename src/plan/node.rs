@@ -3,7 +3,6 @@
 use super::fuse::{Fused, Op, fuse};
 use super::{Data, Options, Tensor};
 use crate::error::{Error, Result};
-use crate::fit;
 use crate::kernels::norm::Kind;
 use crate::kernels::{CHUNK, Gradients, Launch, LayerBuffers, Range, conv_pool, join, norm, padded, rbf};
 use crate::network::{Activation, Layer, Placed};
@@ -104,7 +103,7 @@ impl<'a> Graph<'a> {
         for parameter in &first.parameters {
             let partials = if parameter.learned { op.splits() } else { 1 };
             let len = padded(parameter.len());
-            let frozen = |pattern: &String| fit::matches(pattern, &parameter.name);
+            let frozen = |pattern: &String| super::matches(pattern, &parameter.name);
             let trainable = parameter.learned && !self.options.freeze.iter().any(frozen);
             self.tensors.push(Tensor { parameter: parameter.clone(), offset, gradient, partials, trainable });
             offset += len;

@@ -1,9 +1,9 @@
 //! The cases of `shaders/batch.wgsl`, and what its CPU twin does to pictures whose brightness says where they were
 //! sampled.
 
-use lenet::augment::{Augment, Elastic};
 use lenet::backend::Backend;
 use lenet::data;
+use lenet::kernels::augment::{Augment, Elastic};
 use lenet::kernels::batch;
 use lenet::plan::{Phase, Program, to_rows};
 use pollster::block_on;

@@ -25,7 +25,8 @@ pub fn cases() -> Vec<Case> {
             let mut random = Random::of(&case.name);
             let rows = lanes(batch);
             let input = case.floats("input", &random.floats(inputs * rows));
-            let weights = if inputs == 84 { rbf::digit_codes() } else { random.floats(g.weights()) };
+            let weights =
+                if inputs == 84 { lenet::network::digit_codes() } else { random.floats(g.weights()) };
             let weight = case.packed("parameters", &[&weights])[0];
             let output_grad = case.floats("output_grad", &random.floats(outputs * rows));
             // Factors are within ±2, and a square is never negative: its sum grows with every term.

@@ -117,16 +117,16 @@ fn pixels(data: &Dataset, i: usize) -> Result<Uint8Array> {
     Ok(Uint8Array::from(data.image(i)))
 }
 
-/// [`lenet::pace::Pace`], in milliseconds.
+/// [`lenet::train::pace::Pace`], in milliseconds.
 #[wasm_bindgen]
-pub struct Pace(lenet::pace::Pace);
+pub struct Pace(lenet::train::pace::Pace);
 
 #[wasm_bindgen]
 impl Pace {
     /// Starts with one step a round of at most `budget` ms.
     #[wasm_bindgen(constructor)]
     pub fn new(budget: f64) -> Pace {
-        Pace(lenet::pace::Pace::new(milliseconds(budget)))
+        Pace(lenet::train::pace::Pace::new(milliseconds(budget)))
     }
 
     /// The steps to queue in the next round.

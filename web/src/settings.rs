@@ -1,7 +1,7 @@
 //! The page's settings, and the network and training that they mean.
 
-use lenet::augment::Augment;
 use lenet::kernels::activation::Activation;
+use lenet::kernels::augment::Augment;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::network::{Layer, Network};
 use lenet::train::{self, Schedule};

@@ -7,7 +7,7 @@ use lenet::backend::Backend;
 use lenet::data::{self, Dataset};
 use lenet::kernels::{Range, Step};
 use lenet::plan::{Data, Options, Phase, Plan, RING};
-use lenet::train::Session;
+use lenet::session::Session;
 use pollster::block_on;
 use serde_json::{Value, json};
 

@@ -97,16 +97,16 @@ impl Peak {
 
 /// Samples of every launch of a training step, and how they were taken.
 pub fn launches(rig: &mut Rig, peak: &Peak, seconds: f64) -> Outcome<(Vec<Samples>, &'static str)> {
-    let launches = rig.session.plan().program.train.clone();
+    let launches = rig.session.plan().program.train.len();
     let timestamps = match rig.session.backend() {
         Backend::Cpu(_) => {
-            let samples = on_cpu(rig, &launches, seconds)?;
+            let samples = on_cpu(rig, launches, seconds)?;
             return Ok((samples, "the clock around each launch, in the order of the step"));
         }
         Backend::Gpu(gpu) => gpu.device().has_timestamps(),
     };
     if timestamps {
-        let samples = by_timestamps(rig, launches.len(), seconds)?;
+        let samples = by_timestamps(rig, launches, seconds)?;
         // There are drivers whose timestamps stand still.
         if samples.iter().all(|samples| samples.median() > 0.0) {
             return Ok((
@@ -115,7 +115,7 @@ pub fn launches(rig: &mut Rig, peak: &Peak, seconds: f64) -> Outcome<(Vec<Sample
             ));
         }
     }
-    let samples = by_repetition(rig, launches.len(), peak, seconds)?;
+    let samples = by_repetition(rig, launches, peak, seconds)?;
     Ok((samples, "the clock around repetitions of a launch in one submission, less an empty launch"))
 }
 
@@ -142,18 +142,18 @@ fn by_timestamps(rig: &mut Rig, launches: usize, seconds: f64) -> Outcome<Vec<Sa
     Ok(samples.into_iter().map(|samples| Samples::new(samples, 1)).collect())
 }
 
-fn on_cpu(rig: &mut Rig, launches: &[Launch], seconds: f64) -> Outcome<Vec<Samples>> {
+fn on_cpu(rig: &mut Rig, launches: usize, seconds: f64) -> Outcome<Vec<Samples>> {
     let warm_up = 2;
-    let mut samples = vec![Vec::new(); launches.len()];
+    let mut samples = vec![Vec::new(); launches];
     let (start, mut taken) = (Instant::now(), 0);
     while taken < warm_up + 3 || (start.elapsed().as_secs_f64() < seconds && taken < STEPS) {
         let step = rig.steps(Phase::Train, 1)[0];
         let Backend::Cpu(cpu) = rig.session.backend() else { break };
         // Inside the pool, as the backend runs a step.
         rayon::scope(|_| {
-            for (launch, samples) in launches.iter().zip(&mut samples) {
+            for (at, samples) in samples.iter_mut().enumerate() {
                 let start = Instant::now();
-                cpu.launch(launch, step);
+                cpu.launch(Phase::Train, at, step);
                 if taken >= warm_up {
                     samples.push(start.elapsed().as_secs_f64());
                 }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lenet::augment::Augment;
 use lenet::data::{self, Dataset, Split};
+use lenet::kernels::augment::Augment;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::network::Network;
 use lenet::train::Schedule;

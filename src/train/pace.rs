@@ -13,7 +13,7 @@ use crate::plan::RING;
 ///
 /// ```
 /// # use std::time::Duration;
-/// let mut pace = lenet::pace::Pace::new(Duration::from_millis(20));
+/// let mut pace = lenet::train::pace::Pace::new(Duration::from_millis(20));
 /// assert_eq!(pace.steps(), 1);
 /// pace.round(Duration::from_millis(17)); // in time: try more
 /// assert_eq!(pace.steps(), 2);

@@ -6,7 +6,7 @@ use std::cell::Cell;
 use pulp::Arch;
 use pulp::{Simd, WithSimd};
 
-use super::LANES;
+use crate::kernels::LANES;
 
 /// Runs `work` compiled for the widest instruction set of this machine.
 #[inline]

@@ -3,11 +3,14 @@
 
 use std::collections::BTreeMap;
 
-use crate::checkpoint::{self, Tensors};
 use crate::data::{Dataset, Encoding};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::plan::Plan;
+
+pub mod safetensors;
+
+use safetensors::Tensors;
 
 /// What the names of a checkpoint's tensors begin with that are not weights; the parameter's name follows.
 pub const PREFIXES: [&str; 3] = ["moment1.", "moment2.", "best."];
@@ -50,7 +53,7 @@ impl About {
     }
 }
 
-/// The tensors of flat parameters or moments, as [`checkpoint::encode`] takes them; `prefix` goes before each name.
+/// The tensors of flat parameters or moments, as [`safetensors::encode`] takes them; `prefix` goes before each name.
 pub fn tensors<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Vec<(String, Vec<usize>, &'a [f32])> {
     plan.split(flat)
         .map(|(parameter, values)| (format!("{prefix}{}", parameter.name), parameter.shape.clone(), values))
@@ -58,20 +61,20 @@ pub fn tensors<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Vec<(String
 }
 
 /// The bytes of a `.safetensors` file with a network's weights, flat as
-/// [`Session::parameters`](crate::train::Session::parameters) gives them.
+/// [`Session::parameters`](crate::session::Session::parameters) gives them.
 ///
 /// # Errors
 /// [`Error::Weights`] when a weight is not finite.
 pub fn encode(plan: &Plan, flat: &[f32], about: &About) -> Result<Vec<u8>> {
-    checkpoint::encode(&tensors(plan, "", flat), &about.metadata(&plan.network))
+    safetensors::encode(&tensors(plan, "", flat), &about.metadata(&plan.network))
 }
 
 /// The weights in a file and its metadata; of a checkpoint the weights only. `name` is what errors call the file.
 ///
 /// # Errors
-/// As [`checkpoint::decode`].
+/// As [`safetensors::decode`].
 pub fn weights(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let (mut tensors, metadata) = checkpoint::decode(name, bytes)?;
+    let (mut tensors, metadata) = safetensors::decode(name, bytes)?;
     if metadata.contains_key("position") {
         tensors.retain(|name, _| !PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
     }
@@ -88,7 +91,7 @@ pub fn take(name: &str, mut tensors: Tensors, network: &Network, prefix: &str) -
         .iter()
         .map(|parameter| (format!("{prefix}{}", parameter.name), parameter.shape.clone()))
         .collect();
-    checkpoint::check(name, &tensors, &expected)?;
+    safetensors::check(name, &tensors, &expected)?;
     Ok(expected.iter().filter_map(|(name, _)| tensors.remove(name)).map(|tensor| tensor.data).collect())
 }
 
@@ -107,7 +110,7 @@ impl Model {
     /// Reads a file. Without `network`, it has to name its own. `name` is what errors call it.
     ///
     /// # Errors
-    /// [`Error::Data`] and [`Error::Weights`] as [`checkpoint::decode`] and [`take`]; [`Error::Settings`] when
+    /// [`Error::Data`] and [`Error::Weights`] as [`safetensors::decode`] and [`take`]; [`Error::Settings`] when
     /// nothing says which network the weights are of.
     pub fn decode(name: &str, bytes: &[u8], network: Option<Network>) -> Result<Model> {
         let (tensors, metadata) = weights(name, bytes)?;
@@ -166,7 +169,7 @@ mod tests {
     /// A state_dict of PyTorch has tensors that are no parameters: the batches that each normalisation has seen.
     #[test]
     fn a_state_dict_with_counted_batches_is_a_model() {
-        use safetensors::tensor::{Dtype, TensorView};
+        use ::safetensors::tensor::{Dtype, TensorView};
 
         let network = Network::preset("lenet5-bn").unwrap();
         let parameters = network.initial(5).unwrap();
@@ -186,7 +189,7 @@ mod tests {
             });
             let all: Vec<_> = weights.chain(counters).collect();
             assert!(all.len() > named.len() + strays.len(), "the network has no normalisation");
-            safetensors::serialize(all, None).unwrap()
+            ::safetensors::serialize(all, None).unwrap()
         };
         let model = Model::decode("it", &file(&[]), Some(network.clone())).unwrap();
         assert_eq!(model.parameters, parameters);
@@ -201,7 +204,7 @@ mod tests {
         let network = Network::preset("lenet5").unwrap();
         let plan = Plan::new(&network, &Options { batch: 1, ..Options::default() }).unwrap();
         let flat = vec![0.5; plan.parameters.len];
-        let bytes = checkpoint::encode(&tensors(&plan, "", &flat), &BTreeMap::new()).unwrap();
+        let bytes = safetensors::encode(&tensors(&plan, "", &flat), &BTreeMap::new()).unwrap();
         let found = Model::decode("it", &bytes, None);
         assert!(matches!(found, Err(Error::Settings(_))), "{found:?}");
         assert_eq!(Model::decode("it", &bytes, Some(network)).unwrap().about.encoding, Encoding::Ink);

@@ -1,7 +1,7 @@
 //! Weights and what goes with them, in files of the safetensors format.
 //!
 //! Every tensor is little-endian 32-bit floats; counters and settings travel as strings in the
-//! metadata. Files are written whole or not at all. Of what PyTorch writes, only the batches that a
+//! metadata. Of what PyTorch writes, only the batches that a
 //! batch normalisation has counted are passed over: no network here reads them.
 
 use std::{collections::BTreeMap, fmt};
@@ -16,10 +16,6 @@ const METADATA: &str = "__metadata__";
 
 /// The longest header, in bytes, that readers of the format accept.
 const MAX_HEADER: usize = 100_000_000;
-
-/// The largest file, in bytes, that [`read`] takes in: 4 GiB.
-#[cfg(not(target_arch = "wasm32"))]
-const MAX_FILE: u64 = 4 << 30;
 
 /// One array of numbers.
 #[derive(Clone, Debug, PartialEq)]
@@ -191,80 +187,6 @@ pub fn check(name: &str, tensors: &Tensors, expected: &[(String, Vec<usize>)]) -
     if problems.is_empty() { Ok(()) } else { Err(Error::Weights { path: name.to_owned(), problems }) }
 }
 
-/// Reads a file of at most 4 GiB.
-///
-/// # Errors
-///
-/// [`Error::Io`] when the file cannot be read; [`Error::Data`] when it is larger.
-#[cfg(not(target_arch = "wasm32"))]
-pub fn read(path: &std::path::Path) -> Result<Vec<u8>> {
-    use std::io::Read;
-
-    let too_large = || Error::Data {
-        path: path.to_string_lossy().into_owned(),
-        message: format!("a file of more than {MAX_FILE} bytes found, expected at most as many"),
-    };
-    let mut file = std::fs::File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.len() > MAX_FILE {
-        return Err(too_large());
-    }
-    let mut bytes = Vec::new();
-    // The size told above may be wrong: a pipe has none, and a file may still grow.
-    file.by_ref().take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
-    if bytes.len() as u64 > MAX_FILE { Err(too_large()) } else { Ok(bytes) }
-}
-
-/// Writes a file so that at any moment there is either the old content or the new, never a part.
-///
-/// The bytes go to a temporary file beside the target, reach the disk, and take the target's name. A
-/// new file gets the permissions that any new file gets, a replaced one keeps its own; a symbolic
-/// link stays and its target is replaced. Temporary files are removed on failure.
-///
-/// # Errors
-///
-/// [`Error::Io`] when the target is not a regular file, its directory does not exist or cannot be
-/// written to, or the disk is full; the old content is then untouched.
-#[cfg(not(target_arch = "wasm32"))]
-pub fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    use std::{fs, io, io::Write, path::Path};
-
-    let replace = || -> io::Result<()> {
-        // A rename would replace the link; writing to it is expected to reach what it points to.
-        let target = if path.is_symlink() { fs::canonicalize(path)? } else { path.to_path_buf() };
-        let old = match fs::metadata(&target) {
-            Ok(old) if old.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-            // As root, a rename over a device such as /dev/null would destroy it.
-            Ok(old) if !old.is_file() => return Err(io::Error::other("is not a regular file")),
-            Ok(old) => Some(old.permissions()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e),
-        };
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".lenet-");
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // The system takes the umask off, as for any new file; tempfile's own choice is 0600.
-            builder.permissions(fs::Permissions::from_mode(0o666));
-        }
-        let mut file = builder.tempfile_in(dir)?;
-        file.write_all(bytes)?;
-        if let Some(old) = old {
-            file.as_file().set_permissions(old)?;
-        }
-        file.as_file().sync_all()?;
-        file.persist(&target).map_err(|e| e.error)?;
-        // The new name has to reach the disk too; not every file system can, and none needs it to be right.
-        #[cfg(unix)]
-        if let Ok(dir) = fs::File::open(dir) {
-            let _ = dir.sync_all();
-        }
-        Ok(())
-    };
-    replace().map_err(Error::io(path))
-}
-
 /// The header of a file, as far as JSON can tell.
 struct Header {
     tensors: Vec<(String, TensorInfo)>,
@@ -338,8 +260,6 @@ fn json<T: serde::Serialize + ?Sized>(value: &T) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use proptest::prelude::*;
     use safetensors::SafeTensors;
 
@@ -631,92 +551,6 @@ mod tests {
                 "empty: not expected, has shape [0, 4]",
                 "scalar: not expected, has shape []",
             ]
-        );
-    }
-
-    #[test]
-    fn files_are_replaced_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("w.safetensors");
-        write_atomically(&path, b"old").unwrap();
-        write_atomically(&path, b"new").unwrap();
-        assert_eq!(read(&path).unwrap(), b"new");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_failure_leaves_everything_as_it_was() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("w.safetensors");
-        fs::create_dir(&path).unwrap();
-        fs::write(path.join("inside"), b"old").unwrap();
-        // The target is a directory; its directory is a file; its directory does not exist.
-        for target in [path.clone(), path.join("inside/w"), path.join("none/w")] {
-            let Error::Io { path, .. } = write_atomically(&target, b"new").unwrap_err() else { panic!() };
-            assert_eq!(path, target);
-        }
-        assert_eq!(fs::read(path.join("inside")).unwrap(), b"old");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_directory_without_write_permission_keeps_the_old_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("w");
-        fs::write(&path, b"old").unwrap();
-        let set = |readonly| {
-            let mut permissions = fs::metadata(dir.path()).unwrap().permissions();
-            #[allow(clippy::permissions_set_readonly_false)]
-            permissions.set_readonly(readonly);
-            fs::set_permissions(dir.path(), permissions).unwrap();
-        };
-        set(true);
-        // The superuser may write everywhere, and Windows ignores the mark on a directory.
-        let enforced = fs::write(dir.path().join("probe"), b"").is_err();
-        let result = write_atomically(&path, b"new");
-        set(false);
-        if enforced {
-            assert!(matches!(result, Err(Error::Io { .. })));
-            assert_eq!(fs::read(&path).unwrap(), b"old");
-            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn permissions_and_links_are_those_of_an_ordinary_write() {
-        use std::os::unix::fs::{PermissionsExt, symlink};
-
-        let dir = tempfile::tempdir().unwrap();
-        let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        let (ordinary, ours, link) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
-        fs::write(&ordinary, b"").unwrap();
-        write_atomically(&ours, b"old").unwrap();
-        assert_eq!(mode(&ours), mode(&ordinary));
-        fs::set_permissions(&ours, fs::Permissions::from_mode(0o640)).unwrap();
-        symlink(&ours, &link).unwrap();
-        write_atomically(&link, b"new").unwrap();
-        assert!(link.is_symlink());
-        assert_eq!((fs::read(&ours).unwrap(), mode(&ours)), (b"new".to_vec(), 0o640));
-        assert!(write_atomically(std::path::Path::new("/dev/null"), b"new").is_err());
-    }
-
-    #[test]
-    fn a_missing_file_is_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("none");
-        let message = read(&path).unwrap_err().to_string();
-        assert!(message.starts_with(&format!("{}: ", path.display())), "{message}");
-        assert!(read(dir.path()).is_err());
-        // A file with a hole is larger than what is allowed without taking any room.
-        fs::File::create(&path).unwrap().set_len(MAX_FILE + 1).unwrap();
-        assert_eq!(
-            read(&path).unwrap_err().to_string(),
-            format!(
-                "{}: a file of more than 4294967296 bytes found, expected at most as many",
-                path.display()
-            )
         );
     }
 
