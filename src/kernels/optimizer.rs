@@ -48,6 +48,15 @@ impl Rule {
             Rule::Adamw => "adamw",
         }
     }
+
+    /// Moments that it keeps of each parameter: none, the first, or both.
+    pub fn moments(self) -> usize {
+        match self {
+            Rule::Sgd => 0,
+            Rule::Momentum | Rule::Nesterov => 1,
+            Rule::Rmsprop | Rule::Adam | Rule::Adamw => 2,
+        }
+    }
 }
 
 /// An update rule with its settings.
@@ -163,11 +172,7 @@ impl Optimizer {
             ("metrics", b.metrics),
             ("rows", b.rows),
         ];
-        let moments = match self.rule {
-            Rule::Sgd => 0,
-            Rule::Momentum | Rule::Nesterov => 1,
-            Rule::Rmsprop | Rule::Adam | Rule::Adamw => 2,
-        };
+        let moments = self.rule.moments();
         let gradients = if clip.is_some() { b.parameters.len } else { b.gradients.len };
         let bytes =
             4 * (b.parameters.len * (3 + 2 * moments) + gradients + b.segments.len + b.rows.len) as u64;
