@@ -3,13 +3,14 @@
 use super::Options;
 use super::node::by_value;
 use crate::kernels::norm::Kind;
-use crate::kernels::{conv_pool, conv2d, dropout, linear, lrn, norm, pool2d, rbf};
+use crate::kernels::{conv_pool, conv2d, depthwise, dropout, linear, lrn, norm, pool2d, rbf};
 use crate::network::{Activation, Conv2d, Layer, Linear, Placed, Pool2d, Size};
 
 /// What a launch does.
 #[derive(Clone, Copy)]
 pub(super) enum Op {
     Conv2d(conv2d::Geometry),
+    Depthwise(depthwise::Geometry),
     ConvPool(conv_pool::Geometry),
     Linear(linear::Geometry),
     Rbf(rbf::Geometry),
@@ -32,6 +33,7 @@ impl Op {
     pub(super) fn splits(&self) -> usize {
         match self {
             Op::Conv2d(g) => g.splits(),
+            Op::Depthwise(g) => g.splits(),
             Op::ConvPool(g) => g.splits(),
             Op::Linear(g) => g.splits(),
             Op::Rbf(g) => g.splits(),
@@ -68,6 +70,7 @@ impl Op {
             Op::Sum(activation) => *activation,
             Op::Linear(g) => g.activation,
             Op::Conv2d(g) => g.activation,
+            Op::Depthwise(g) => g.activation,
             // A maximum says by itself where a ReLU is flat, and a mean knows the values it was made of.
             Op::ConvPool(g) => {
                 g.activation.filter(|activation| !g.average && *activation != Activation::Relu)
@@ -82,6 +85,7 @@ impl Op {
         match self {
             Op::Linear(g) => g.input_activation = Some(activation),
             Op::Conv2d(g) => g.input_activation = Some(activation),
+            Op::Depthwise(g) => g.input_activation = Some(activation),
             Op::ConvPool(g) => g.input_activation = Some(activation),
             _ => return false,
         }
@@ -135,9 +139,9 @@ pub(super) fn fuse<'a>(layers: &'a [Placed], options: &Options) -> Vec<Fused<'a>
 
 /// The one operation of two or three layers, if there is one.
 fn together(layers: &[Placed], options: &Options) -> Option<Op> {
-    let convolution = |layer: &Placed, c: &Conv2d, activation: Activation| {
+    let activated = |layer: &Placed, c: &Conv2d, activation: Activation| {
         let geometry = conv_geometry(layer, c, options);
-        Op::Conv2d(conv2d::Geometry { activation: Some(activation), ..geometry })
+        convolution(conv2d::Geometry { activation: Some(activation), ..geometry })
     };
     match layers {
         [conv, activation, pool] => {
@@ -153,10 +157,10 @@ fn together(layers: &[Placed], options: &Options) -> Option<Op> {
                 Some(Op::Norm(norm::Geometry { activation, ..norm_geometry(first, options)? }))
             }
             Layer::Conv2d(c) => match by_value(second) {
-                Some(activation) => Some(convolution(first, c, activation)),
+                Some(activation) => Some(activated(first, c, activation)),
                 None => conv_pool_geometry(first, None, second, options).map(Op::ConvPool),
             },
-            Layer::Conv1d(c) => Some(convolution(first, &c.two_dimensional(), by_value(second)?)),
+            Layer::Conv1d(c) => Some(activated(first, &c.two_dimensional(), by_value(second)?)),
             _ => None,
         },
         _ => None,
@@ -180,8 +184,8 @@ fn alone(layer: &Placed, options: &Options) -> Option<Op> {
         batch,
     };
     match &layer.layer {
-        Layer::Conv2d(c) => Some(Op::Conv2d(conv_geometry(layer, c, options))),
-        Layer::Conv1d(c) => Some(Op::Conv2d(conv_geometry(layer, &c.two_dimensional(), options))),
+        Layer::Conv2d(c) => Some(convolution(conv_geometry(layer, c, options))),
+        Layer::Conv1d(c) => Some(convolution(conv_geometry(layer, &c.two_dimensional(), options))),
         Layer::Linear(l) => Some(Op::Linear(linear_geometry(layer, l, options))),
         Layer::MaxPool2d(p) => Some(Op::MaxPool(pool(p))),
         Layer::AveragePool2d(p) => Some(Op::AveragePool(pool(p))),
@@ -250,6 +254,11 @@ fn conv_geometry(layer: &Placed, c: &Conv2d, options: &Options) -> conv2d::Geome
         batch: options.batch,
         fill: options.fill,
     }
+}
+
+/// The operation that suits a convolution.
+fn convolution(geometry: conv2d::Geometry) -> Op {
+    depthwise::Geometry::of(&geometry).map_or(Op::Conv2d(geometry), Op::Depthwise)
 }
 
 fn linear_geometry(layer: &Placed, l: &Linear, options: &Options) -> linear::Geometry {

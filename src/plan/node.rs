@@ -263,6 +263,7 @@ impl Bound {
         let (input, output) = (self.inputs[0], self.output);
         let launch = match &self.op {
             Op::Conv2d(g) => g.forward(self.buffers(self.weights()?)),
+            Op::Depthwise(g) => g.forward(self.buffers(self.weights()?)),
             Op::ConvPool(g) => g.forward(self.conv_pool(self.weights()?, g)?, training),
             Op::Linear(g) => g.forward(self.buffers(self.weights()?)),
             Op::Rbf(g) => g.forward(self.rbf(self.weights()?)),
@@ -308,6 +309,16 @@ impl Bound {
                     if let Some(mask) = self.mask {
                         launches.push(g.mask_gradient(mask, w.weight_grad)?);
                     }
+                }
+                if let Some(input_grad) = input_grads[0] {
+                    launches.push(g.input_gradient(self.buffers(w), gradients, input_grad)?);
+                }
+            }
+            Op::Depthwise(g) => {
+                let w = self.weights()?;
+                let gradients = w.gradients(gradient);
+                if learned {
+                    launches.push(g.weight_gradient(self.buffers(w), gradients)?);
                 }
                 if let Some(input_grad) = input_grads[0] {
                     launches.push(g.input_gradient(self.buffers(w), gradients, input_grad)?);
