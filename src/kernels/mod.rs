@@ -14,7 +14,7 @@ pub mod augment;
 pub mod batch;
 pub mod conv2d;
 pub mod conv_pool;
-pub(crate) mod depthwise;
+pub mod depthwise;
 pub mod dropout;
 pub mod join;
 mod launch;
