@@ -323,7 +323,8 @@ fn twins(shaders: &[Shader]) -> String {
     );
     for shader in shaders {
         // Transitional.
-        if !Path::new(&format!("src/twins/{}.rs", shader.name)).exists() {
+        let twin = Path::new("src/twins").join(&shader.name);
+        if !twin.with_extension("rs").exists() && !twin.join("mod.rs").exists() {
             continue;
         }
         for entry in &shader.entries {
