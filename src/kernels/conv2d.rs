@@ -203,17 +203,3 @@ impl Geometry {
         shader::mask_gradient::launch(self.constants(), bindings, grid, 0)
     }
 }
-
-/// Into how many partial sums the weights' gradient is split: by blocks, and by pairs of rows within them.
-#[derive(Clone, Copy)]
-pub(super) struct Splits {
-    pub blocks: usize,
-    pub rows: usize,
-}
-
-impl Splits {
-    /// The blocks of partial sum `split`.
-    pub(super) fn blocks(self, split: usize, g: &Geometry) -> impl Iterator<Item = usize> {
-        (split / self.rows..blocks(g.batch)).step_by(self.blocks)
-    }
-}

@@ -5,10 +5,13 @@
 //! The twins are three things: the oracle of every kernel test, the baseline of the benchmark, and what trains on a
 //! machine without a GPU. They compute on every core, with the widest SIMD registers that the machine has.
 
+mod batch;
 mod conv2d;
+mod conv_pool;
 mod depthwise;
 mod finish;
 mod linear;
+mod random;
 pub(crate) mod simd;
 
 use crate::kernels::{Launch, Slots, Step};
