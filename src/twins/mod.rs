@@ -5,6 +5,7 @@
 //! The twins are three things: the oracle of every kernel test, the baseline of the benchmark, and what trains on a
 //! machine without a GPU. They compute on every core, with the widest SIMD registers that the machine has.
 
+mod activation;
 mod linear;
 pub(crate) mod simd;
 
