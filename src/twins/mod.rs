@@ -7,6 +7,7 @@
 
 mod activation;
 mod linear;
+mod peak;
 pub(crate) mod simd;
 
 use crate::kernels::{Launch, Slots, Step};
