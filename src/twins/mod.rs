@@ -8,6 +8,7 @@
 mod activation;
 mod linear;
 mod peak;
+mod rbf;
 pub(crate) mod simd;
 
 use crate::kernels::{Launch, Slots, Step};
