@@ -7,6 +7,7 @@
 
 mod activation;
 mod linear;
+mod lrn;
 mod peak;
 mod rbf;
 pub(crate) mod simd;
