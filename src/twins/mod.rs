@@ -6,6 +6,7 @@
 //! machine without a GPU. They compute on every core, with the widest SIMD registers that the machine has.
 
 mod activation;
+mod dropout;
 mod linear;
 mod lrn;
 mod peak;
