@@ -7,6 +7,7 @@
 
 mod activation;
 mod dropout;
+mod join;
 mod linear;
 mod lrn;
 mod peak;
