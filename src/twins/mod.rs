@@ -11,6 +11,7 @@ mod join;
 mod linear;
 mod lrn;
 mod peak;
+mod pool2d;
 mod rbf;
 pub(crate) mod simd;
 
