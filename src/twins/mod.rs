@@ -10,6 +10,7 @@ mod dropout;
 mod join;
 mod linear;
 mod lrn;
+mod norm;
 mod peak;
 mod pool2d;
 mod rbf;
