@@ -322,11 +322,6 @@ fn twins(shaders: &[Shader]) -> String {
          match (launch.shader.name, launch.entry.name) {\n",
     );
     for shader in shaders {
-        // Transitional.
-        let twin = Path::new("src/twins").join(&shader.name);
-        if !twin.with_extension("rs").exists() && !twin.join("mod.rs").exists() {
-            continue;
-        }
         for entry in &shader.entries {
             let (shader, entry) = (&shader.name, &entry.name);
             let _ = write!(
