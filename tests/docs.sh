@@ -100,7 +100,7 @@ perform() {
 
 page() {
     local page=$1 folder number language line comment cuts
-    cuts=$work/$(basename "$page" .md)
+    cuts=$work/pages/$(basename "$page" .md)
     folder=$cuts/home
     mkdir -p "$folder"
     ln -s "$root/assets" "$folder/assets"
