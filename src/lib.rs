@@ -57,3 +57,8 @@ pub(crate) mod twins;
 
 pub use error::{Error, Result};
 pub use network::Network;
+
+/// The README's Rust, compiled with the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
