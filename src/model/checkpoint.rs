@@ -206,14 +206,14 @@ impl Checkpoint {
         let held = || parts.into_iter().filter(|(_, held)| *held);
         let expected: Vec<_> = held().flat_map(|(prefix, _)| named(prefix)).collect();
         safetensors::check(&name, &tensors, &expected)?;
-        let mut flat = |(prefix, held): (&str, bool)| {
+        let flat = |(prefix, held): (&str, bool)| {
             if !held {
                 return Ok(Vec::new());
             }
             let values: Vec<_> = named(prefix).iter().filter_map(|(name, _)| tensors.remove(name)).collect();
             plan.join(values.iter().map(|tensor| tensor.data.as_slice()))
         };
-        let [parameters, moment1, moment2, kept] = parts.map(|part| flat(part));
+        let [parameters, moment1, moment2, kept] = parts.map(flat);
         let snapshot = Snapshot { position, parameters: parameters?, moment1: moment1?, moment2: moment2? };
         let parameters = kept?;
         Ok((snapshot, best.map(|metrics| Best { parameters, metrics })))

@@ -18,7 +18,7 @@ pub mod run;
 pub mod safetensors;
 
 pub use record::Record;
-use safetensors::Tensors;
+use safetensors::{Named, Tensors};
 
 /// What a network was trained on, as far as its use depends on it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -59,11 +59,7 @@ impl About {
 }
 
 /// The tensors of flat parameters or moments, as [`safetensors::encode`] takes them; `prefix` goes before each name.
-fn tensors<'a>(
-    plan: &'a Plan,
-    prefix: &str,
-    flat: &'a [f32],
-) -> Result<Vec<(String, Vec<usize>, &'a [f32])>> {
+fn tensors<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Result<Vec<Named<'a>>> {
     let len = plan.parameters.len;
     if flat.len() != len {
         return Err(Error::Settings(format!("{} parameters or moments, expected {len}", flat.len())));

@@ -1,6 +1,6 @@
 //! What a run is made of, as `settings.toml` holds it: enough to repeat it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -75,7 +75,7 @@ impl Record {
     /// # Errors
     /// As [`Record::parse`] and [`files::read`](crate::files::read).
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn read(path: &Path) -> Result<Record> {
+    pub fn read(path: &std::path::Path) -> Result<Record> {
         let file = path.display().to_string();
         let text = String::from_utf8(crate::files::read(path)?)
             .map_err(|_| Error::Settings(format!("{file}: not text, expected settings as TOML")))?;
@@ -126,8 +126,10 @@ pub fn load_network(spec: &str) -> Result<Network> {
         return Network::preset(spec);
     }
     #[cfg(not(target_arch = "wasm32"))]
-    if Path::new(spec).is_file() {
-        let text = String::from_utf8(crate::files::read(Path::new(spec))?)
+    if let path = std::path::Path::new(spec)
+        && path.is_file()
+    {
+        let text = String::from_utf8(crate::files::read(path)?)
             .map_err(|_| Error::Settings(format!("{spec}: not text, expected a network as TOML")))?;
         if let Err(error) = toml::from_str::<Network>(&text) {
             return Err(Error::Settings(place(spec, &text, &error)));

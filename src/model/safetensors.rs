@@ -26,10 +26,13 @@ pub struct Tensor {
     pub data: Vec<f32>,
 }
 
+/// A tensor to be written: its name, its shape and its row-major values.
+pub type Named<'a> = (String, Vec<usize>, &'a [f32]);
+
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
-/// Writes tensors, each a name, a shape and its row-major values, and metadata as a safetensors file.
+/// Writes tensors and metadata as a safetensors file.
 ///
 /// The tensors stay in the order given; the same arguments give the same bytes on every machine.
 ///
@@ -38,10 +41,7 @@ pub type Tensors = BTreeMap<String, Tensor>;
 /// [`Error::Weights`], with all problems, when a name is used twice or reserved, the number of values
 /// does not fit the shape, or a value is not finite, which [`decode`] would refuse; or when the names
 /// and metadata come to more than 100 MB.
-pub fn encode(
-    tensors: &[(String, Vec<usize>, &[f32])],
-    metadata: &BTreeMap<String, String>,
-) -> Result<Vec<u8>> {
+pub fn encode(tensors: &[Named<'_>], metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
     let refuse = |problems| Error::Weights { path: "weights to be saved".to_owned(), problems };
     let mut problems = Vec::new();
     let mut entries = Vec::with_capacity(tensors.len() + 1);
