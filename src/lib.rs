@@ -43,6 +43,7 @@ pub mod check;
 pub mod data;
 pub mod embedding;
 pub mod error;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod files;
 pub mod inspect;
 pub mod kernels;

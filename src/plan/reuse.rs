@@ -2,11 +2,24 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Buffer, BufferId, Program};
-use crate::kernels::Range;
+use super::{Buffer, Plan, Program};
+use crate::kernels::{BufferId, Range};
 
 /// When a buffer is needed: its first and last launch of each phase.
 type Life = [Option<RangeInclusive<usize>>; 3];
+
+/// Lets the buffers of a plan from `first` on share memory, but for the images and the logits.
+pub(super) fn share(plan: &mut Plan, first: BufferId) {
+    let (images, logits) = (plan.images.buffer, plan.logits.buffer);
+    let places = reuse(&mut plan.program, |id| id.0 < first.0 || id == images || id == logits);
+    for range in [&mut plan.images, &mut plan.logits] {
+        *range = moved(*range, &places);
+    }
+    for (_, value, gradient) in &mut plan.activations {
+        *value = moved(*value, &places);
+        *gradient = gradient.map(|gradient| moved(gradient, &places));
+    }
+}
 
 /// Lets buffers of `program` share memory where no phase needs them at the same time; those that `keeps` names
 /// stay as they are. Gives the place of every old buffer among the new ones.
@@ -14,7 +27,7 @@ type Life = [Option<RangeInclusive<usize>>; 3];
 /// A phase writes such a buffer before it reads it, so nothing is handed from one phase to the next. The largest
 /// buffers choose first, each the smallest shared one that is free for its whole life and large enough (greedy by
 /// size, as TensorFlow Lite's planner does).
-pub(super) fn reuse(program: &mut Program, keeps: impl Fn(BufferId) -> bool) -> Vec<BufferId> {
+fn reuse(program: &mut Program, keeps: impl Fn(BufferId) -> bool) -> Vec<BufferId> {
     let lives = lives(program);
     let mut order: Vec<usize> = (0..program.buffers.len()).collect();
     order.sort_by_key(|&id| std::cmp::Reverse(program.buffers[id].len));
@@ -58,7 +71,7 @@ pub(super) fn reuse(program: &mut Program, keeps: impl Fn(BufferId) -> bool) -> 
 }
 
 /// The range after [`reuse`].
-pub(super) fn moved(range: Range, places: &[BufferId]) -> Range {
+fn moved(range: Range, places: &[BufferId]) -> Range {
     Range { buffer: places[range.buffer.0], ..range }
 }
 
