@@ -477,7 +477,6 @@ mod tests {
     use rand_pcg::rand_core::{Rng, SeedableRng};
 
     use super::*;
-    use crate::data::{self, compose};
 
     /// Windows that say `none` (class 10), but for `(class, row, column, probability)`.
     fn scores(rows: usize, columns: usize, marks: &[(usize, usize, usize, f32)]) -> Scores {
@@ -658,10 +657,11 @@ mod tests {
     }
 
     /// Composed strings and a network that knows the answers: what is left is geometry.
+    #[cfg(feature = "mnist")]
     #[test]
     fn composed_strings_are_read_by_one_who_knows() {
-        let digits = data::mnist().unwrap().test;
-        let lines = compose::strings(&digits, 7, 60, 5).unwrap();
+        let digits = crate::data::mnist().unwrap().test;
+        let lines = crate::data::compose::strings(&digits, 7, 60, 5).unwrap();
         let grid = Grid::default();
         let mut next = lines.iter();
         let reading = measure(&lines, &grid, |picture| {
