@@ -1,5 +1,6 @@
 //! What the document for embedders promises: what may cross threads, what a drop disturbs, what a shared device and
 //! a lost one mean, and that memory does not grow.
+#![cfg(feature = "mnist")]
 
 mod common;
 

@@ -1,5 +1,6 @@
 //! Every preset learns: its loss falls on the data it is made for. And a step of the deeper ones is the same on the
 //! GPU and on the CPU.
+#![cfg(feature = "mnist")]
 
 mod common;
 

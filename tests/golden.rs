@@ -525,7 +525,7 @@ const LOSS_ADRIFT: f64 = 0.1;
 /// The first images of the training set, four pixels a word, and their labels.
 fn mnist(images: usize) -> (Vec<u32>, Vec<u8>) {
     let read = |name: &str, header: usize, len: usize| {
-        let file = std::fs::File::open(project("assets/mnist").join(name)).expect("the MNIST files");
+        let file = std::fs::File::open(project("assets/mnist/training").join(name)).expect("the MNIST files");
         let mut bytes = vec![0; header + len];
         flate2::read::GzDecoder::new(std::io::BufReader::new(file)).read_exact(&mut bytes).expect("gzip");
         bytes.split_off(header)

@@ -24,7 +24,7 @@ unset RUSTC RUSTC_BOOTSTRAP
 built="${CARGO_TARGET_DIR:-target}/$target/web/lenet_web.wasm"
 cargo run --quiet --package lenet-bindgen -- "$built" web/page/pkg
 mkdir -p web/page/mnist
-cp assets/mnist/*-ubyte.gz web/page/mnist/
+cp assets/mnist/*-ubyte.gz assets/mnist/training/*-ubyte.gz web/page/mnist/
 for file in web/page/pkg/lenet_web_bg.wasm web/page/pkg/lenet_web.js; do
     echo "$file: $(wc -c <"$file") bytes, $(gzip -9 <"$file" | wc -c) gzipped"
 done

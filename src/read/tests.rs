@@ -4,7 +4,6 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
 use super::*;
-use crate::data::{self, compose};
 
 /// Windows that say `none` (class 10), but for `(class, row, column, probability)`.
 fn scores(rows: usize, columns: usize, marks: &[(usize, usize, usize, f32)]) -> Scores {
@@ -182,10 +181,11 @@ fn what_does_not_fit_is_refused() {
 }
 
 /// Composed strings and a network that knows the answers: what is left is geometry.
+#[cfg(feature = "mnist")]
 #[test]
 fn composed_strings_are_read_by_one_who_knows() {
-    let digits = data::mnist().unwrap().test;
-    let lines = compose::strings(&digits, 7, 60, 5).unwrap();
+    let digits = crate::data::mnist().unwrap().test;
+    let lines = crate::data::compose::strings(&digits, 7, 60, 5).unwrap();
     let grid = Grid::default();
     let mut next = lines.iter();
     let reading = measure(&lines, &grid, |picture| {

@@ -2,7 +2,6 @@
 //! sampled.
 
 use lenet::backend::Backend;
-use lenet::data;
 use lenet::kernels::augment::{Augment, Elastic};
 use lenet::kernels::batch;
 use lenet::plan::{Phase, Program, to_rows};
@@ -431,9 +430,10 @@ fn what_is_out_of_range_is_refused() {
 }
 
 /// Digits stay digits. `LENET_SHEET=FILE.png` writes what they look like: 64 as they are, and under each recipe.
+#[cfg(feature = "mnist")]
 #[test]
 fn digits_keep_their_ink() {
-    let digits = data::mnist().expect("MNIST").test.take(64);
+    let digits = lenet::data::mnist().expect("MNIST").test.take(64);
     let ink = |picture: &[f32]| picture.iter().sum::<f32>();
     let mut sheets = Vec::new();
     for (name, augment) in Augment::RECIPES {

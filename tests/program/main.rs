@@ -1,5 +1,5 @@
 //! The `lenet` program from outside: what it writes, prints and refuses, and that runs repeat and resume exactly.
-#![cfg(feature = "program")]
+#![cfg(all(feature = "program", feature = "mnist"))]
 
 #[path = "../common/mod.rs"]
 mod common;

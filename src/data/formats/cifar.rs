@@ -4,7 +4,11 @@
 //! 3072 bytes of pixels, the planes red, green and blue of 32 rows of 32.
 
 #[cfg(not(target_arch = "wasm32"))]
-use super::{Classes, Split, refuse};
+use crate::data::classes::{Classes, read_names};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::data::input::refuse;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::data::split::Split;
 use crate::error::{Error, Result};
 
 /// Channels, height and width of every picture.
@@ -40,7 +44,7 @@ pub fn parse(name: &str, bytes: &[u8], label_bytes: usize) -> Result<(Vec<u8>, V
 
 /// Whether these are the files of CIFAR-10 or CIFAR-100.
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) fn is_present(files: &[String]) -> bool {
+pub(in crate::data) fn is_present(files: &[String]) -> bool {
     files.iter().any(|file| file == "data_batch_1.bin" || file == "train.bin")
 }
 
@@ -67,9 +71,9 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
         ((1..=last).map(batch).collect(), "test_batch.bin")
     };
     let path = dir.join(names);
-    let classes = match super::read_names(&path)? {
+    let classes = match read_names(&path)? {
         Some(names) => Classes::named(&path.to_string_lossy(), names)?,
-        None => super::classes(dir, Classes { count, names: None })?,
+        None => Classes { count, names: None }.named_in(dir)?,
     };
     let read = |files: &[String]| {
         let (mut images, mut labels) = (Vec::new(), Vec::new());
@@ -93,7 +97,7 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
         let data = classes.dataset(name, &file, SHAPE, images, labels)?;
         Ok((file, data))
     };
-    super::split(read(&train)?, read(&[test.to_owned()])?)
+    Split::new(read(&train)?, read(&[test.to_owned()])?)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "pnm", "pbm", "pgm", "p
 /// Reads a size, `WIDTHxHEIGHT` or one number for both, in pixels: height and width.
 pub fn parse_size(text: &str) -> Option<[usize; 2]> {
     let side = |text: &str| match text.parse() {
-        Ok(side @ 1..=super::picture::MAX_SIDE) if !text.starts_with('+') => Some(side as usize),
+        Ok(side @ 1..=crate::data::picture::MAX_SIDE) if !text.starts_with('+') => Some(side as usize),
         _ => None,
     };
     let (width, height) = text.split_once('x').unwrap_or((text, text));
@@ -25,10 +25,12 @@ mod files {
 
     use rayon::prelude::*;
 
-    use super::super::{
-        Classes, Encoding, MAX_CONTENT, Split, extension, held_out, list, picture, refuse, split,
-    };
     use super::{EXTENSIONS, MAX_FILE};
+    use crate::data::classes::Classes;
+    use crate::data::dataset::Encoding;
+    use crate::data::input::{MAX_CONTENT, extension, list, refuse};
+    use crate::data::picture;
+    use crate::data::split::{Split, held_out};
     use crate::error::{Error, Result};
 
     /// A picture's file and its class.
@@ -38,7 +40,7 @@ mod files {
     ///
     /// The classes are the names of the folders of the training part, sorted; pictures are sorted by name within
     /// them. In place of `test` there may be `val`, `valid` or `validation`; of several the first in this order
-    /// is read. Without a `train`, one picture in [`HELD_OUT`](super::super::HELD_OUT) is the test part, by a hash
+    /// is read. Without a `train`, one picture in [`HELD_OUT`](crate::data::HELD_OUT) is the test part, by a hash
     /// of its file's name: always the same ones, whatever else is added.
     ///
     /// PNG, JPEG and PNM files are read; names that begin with a dot are passed over, and anything else is refused.
@@ -107,7 +109,7 @@ mod files {
             Ok::<_, Error>(data)
         });
         let [train_file, test_file] = files;
-        split((train_file, train?), (test_file, test?))
+        Split::new((train_file, train?), (test_file, test?))
     }
 
     /// The folders in `dir`, sorted.

@@ -3,7 +3,17 @@
 //! A label and then as many values as there are pixels or numbers, as in Kaggle's `mnist_train.csv` and in the
 //! UCR archive of time series (`ECG200_TRAIN.tsv`).
 
-use super::{Classes, Dataset, MAX_CONTENT, Split, refuse};
+use crate::data::classes::{Classes, known_names, label_classes};
+use crate::data::dataset::Dataset;
+use crate::data::input::{MAX_CONTENT, refuse};
+use crate::data::series;
+use crate::data::split::Split;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::data::{
+    classes::read_names,
+    input::{extension, list},
+    split::held_out,
+};
 use crate::error::{Error, Result};
 
 /// A table as it was read.
@@ -106,82 +116,11 @@ pub fn parse(file: &str, bytes: &[u8], tabs: bool) -> Result<Table> {
     Ok(table)
 }
 
-/// A label's place in the order of classes: numbers by their value, then words.
-#[derive(Clone, Debug, PartialEq)]
-enum Label {
-    Number(f64),
-    Word(String),
-}
-
-impl Label {
-    fn new(text: &str) -> Label {
-        match text.parse::<f64>() {
-            // Minus zero is zero.
-            Ok(number) if number.is_finite() => Label::Number(number + 0.0),
-            _ => Label::Word(text.to_owned()),
-        }
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Label::Number(number) => number.to_string(),
-            Label::Word(text) => text.clone(),
-        }
-    }
-
-    fn order(&self, other: &Label) -> std::cmp::Ordering {
-        match (self, other) {
-            (Label::Number(a), Label::Number(b)) => a.total_cmp(b),
-            (Label::Word(a), Label::Word(b)) => a.cmp(b),
-            (Label::Number(_), Label::Word(_)) => std::cmp::Ordering::Less,
-            (Label::Word(_), Label::Number(_)) => std::cmp::Ordering::Greater,
-        }
-    }
-}
-
-/// The classes that the labels of the training part make, in order: their names, and each label's number.
-///
-/// # Errors
-///
-/// [`Error::Data`] when there are not 2 to 256 different ones, or another part has one that the first lacks.
-pub(super) fn label_classes(parts: [(&str, &[String]); 2]) -> Result<(Vec<String>, [Vec<u8>; 2])> {
-    let [(train_file, train), _] = parts;
-    let mut known: Vec<Label> = Vec::new();
-    for text in train {
-        let label = Label::new(text);
-        if let Err(at) = known.binary_search_by(|other| other.order(&label)) {
-            if known.len() == 256 {
-                return Err(refuse(train_file, "more than 256 different labels found, expected 2 to 256"));
-            }
-            known.insert(at, label);
-        }
-    }
-    if known.len() < 2 {
-        return Err(refuse(
-            train_file,
-            format!("{} label found, expected 2 to 256 different ones", known.len()),
-        ));
-    }
-    let number = |(file, labels): (&str, &[String])| {
-        labels
-            .iter()
-            .map(|text| {
-                let label = Label::new(text);
-                known.binary_search_by(|other| other.order(&label)).map(|class| class as u8).map_err(|_| {
-                    refuse(file, format!("the label {text} found, expected one of those in {train_file}"))
-                })
-            })
-            .collect::<Result<Vec<u8>>>()
-    };
-    let numbers = [number(parts[0])?, number(parts[1])?];
-    Ok((known.iter().map(Label::name).collect(), numbers))
-}
-
 /// Makes data of two tables.
 ///
 /// If all values are whole numbers of 0 to 255 and there are as many in a row as a square has pixels, they are
 /// the pixels of square pictures, `[1, side, side]`. Else a row is a signal `[1, 1, columns]` of real numbers,
-/// scaled to bytes by the range of the training part ([`super::series`]). `names` are names for the classes, where
+/// scaled to bytes by the range of the training part ([`series`]). `names` are names for the classes, where
 /// they have others than their labels.
 ///
 /// # Errors
@@ -210,7 +149,7 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
         Some(names) => Some(names),
         None => {
             if numbers {
-                super::known_names(name, own.len())
+                known_names(name, own.len())
             } else {
                 None
             }
@@ -228,17 +167,17 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
             let data = classes.dataset(name, files[i], [1, side, side], bytes, labels[i].clone())?;
             Ok::<_, Error>((files[i].to_owned(), data))
         };
-        return super::split(part(0)?, part(1)?);
+        return Split::new(part(0)?, part(1)?);
     }
     let make = |i: usize, bytes| -> Result<Dataset> {
         classes.dataset(name, files[i], [1, 1, train.columns], bytes, labels[i].clone())
     };
-    super::series::scaled(files, values, make)
+    series::scaled(files, values, make)
 }
 
 /// The table of one part: `train.csv`, `mnist_train.csv`, `ECG200_TRAIN.tsv`, …; the first of several.
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) fn part<'a>(files: &'a [String], part: &str) -> Option<&'a String> {
+pub(in crate::data) fn part<'a>(files: &'a [String], part: &str) -> Option<&'a String> {
     files.iter().find(|file| {
         let lower = file.to_lowercase();
         lower
@@ -258,7 +197,7 @@ pub(super) fn part<'a>(files: &'a [String], part: &str) -> Option<&'a String> {
 /// cannot be read.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
-    let files = super::list(dir)?;
+    let files = list(dir)?;
     let read_part = |what: &str| match part(&files, what) {
         Some(file) => read(&dir.join(file)),
         None => Err(refuse(
@@ -266,10 +205,10 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
             format!("no file {what}.csv or {what}.tsv found, expected one"),
         )),
     };
-    tables(name, &read_part("train")?, &read_part("test")?, super::read_names(&dir.join("classes.txt"))?)
+    tables(name, &read_part("train")?, &read_part("test")?, read_names(&dir.join("classes.txt"))?)
 }
 
-/// Loads one table, of which a row in [`HELD_OUT`](super::HELD_OUT) is the test part, by its number.
+/// Loads one table, of which a row in [`HELD_OUT`](crate::data::HELD_OUT) is the test part, by its number.
 ///
 /// # Errors
 ///
@@ -277,13 +216,13 @@ pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load_file(path: &std::path::Path, name: &str) -> Result<Split> {
     let table = read(path)?;
-    let names = path.parent().map(|dir| super::read_names(&dir.join("classes.txt"))).transpose()?.flatten();
+    let names = path.parent().map(|dir| read_names(&dir.join("classes.txt"))).transpose()?.flatten();
     let (file, columns) = (&table.file, table.columns);
     let [mut train, mut test] =
         [(); 2].map(|()| Table { file: file.clone(), labels: Vec::new(), values: Vec::new(), columns });
     let rows = table.labels.into_iter().zip(table.values.chunks_exact(columns));
     for (i, (label, values)) in rows.enumerate() {
-        let part = if super::held_out(i.to_string().as_bytes()) { &mut test } else { &mut train };
+        let part = if held_out(i.to_string().as_bytes()) { &mut test } else { &mut train };
         part.labels.push(label);
         part.values.extend(values);
     }
@@ -293,7 +232,7 @@ pub fn load_file(path: &std::path::Path, name: &str) -> Result<Split> {
 #[cfg(not(target_arch = "wasm32"))]
 fn read(path: &std::path::Path) -> Result<Table> {
     let file = path.to_string_lossy();
-    parse(&file, &crate::files::read(path)?, super::extension(&file) == "tsv")
+    parse(&file, &crate::files::read(path)?, extension(&file) == "tsv")
 }
 
 #[cfg(test)]

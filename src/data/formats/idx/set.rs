@@ -1,0 +1,250 @@
+//! A folder of IDX files: the set of four that belong together, EMNIST's mapping of labels to characters.
+
+use std::path::{Path, PathBuf};
+
+use super::file::pair;
+use crate::data::classes::Classes;
+use crate::data::input::{read_lines, refuse};
+use crate::data::split::Split;
+use crate::error::{Error, Result};
+
+/// What the sets of IDX files among `files` begin with: nothing for MNIST, `emnist-letters-`; sorted.
+pub(in crate::data) fn prefixes(files: &[String]) -> Vec<String> {
+    let mut found: Vec<String> = files
+        .iter()
+        .filter_map(|file| {
+            let stem = file.strip_suffix(".gz").unwrap_or(file).strip_suffix("-ubyte")?;
+            // The labels count, too, so that a set without its images is told what it lacks.
+            ["train-images", "train-labels"].iter().find_map(|part| {
+                let (prefix, end) = stem.split_once(part)?;
+                ["-idx1", ".idx1", "-idx3", ".idx3", "-idx4", ".idx4"]
+                    .contains(&end)
+                    .then(|| prefix.to_owned())
+            })
+        })
+        .collect();
+    found.sort();
+    found.dedup();
+    found
+}
+
+/// Loads the IDX files of a folder whose names begin with `prefix`, which may be nothing.
+///
+/// Behind it come `train-images`, `train-labels`, and `t10k-images` and `t10k-labels` or `test-images` and
+/// `test-labels`; then `-` or `.`; then `idx3-ubyte` (grey), `idx4-ubyte` (colour) or `idx1-ubyte` (labels); then
+/// nothing or `.gz`. Where several fit, the unzipped one with `-` is read.
+///
+/// The number of classes is the greatest training label plus one, at least 2, unless `classes.txt` names them. A
+/// file `PREFIXmapping.txt` of EMNIST (a line for each label: the label, then the codes of the characters it
+/// stands for) makes its labels the classes, in their order, and the characters their names. The pictures of a
+/// set whose name begins with `emnist-` are stored with rows and columns exchanged, and are turned upright.
+///
+/// # Errors
+///
+/// [`Error::Data`] when a file is missing or malformed or the files do not fit each other; [`Error::Io`] when one
+/// cannot be read.
+pub fn load(dir: &Path, prefix: &str, name: &str) -> Result<Split> {
+    let read = |parts: &[&str]| {
+        let stems =
+            |what: &str| parts.iter().map(|part| format!("{prefix}{part}-{what}")).collect::<Vec<_>>();
+        let images = find(dir, &stems("images"), &[3, 4])?;
+        let labels = find(dir, &stems("labels"), &[1])?;
+        let files = [images.to_string_lossy(), labels.to_string_lossy()];
+        let bytes = [crate::files::read(&images)?, crate::files::read(&labels)?];
+        let (mut shape, mut pixels, labels) = pair([&files[0], &files[1]], [&bytes[0], &bytes[1]])?;
+        if prefix.starts_with("emnist-") {
+            pixels = transposed(&pixels, shape);
+            shape.swap(1, 2);
+        }
+        Ok((files.map(std::borrow::Cow::into_owned), shape, pixels, labels))
+    };
+    let mut parts = [read(&["train"])?, read(&["t10k", "test"])?];
+    let path = dir.join(format!("{prefix}mapping.txt"));
+    let found = match mapping(&path)? {
+        None => Classes::by_labels(&parts[0].3),
+        Some((classes, names)) => {
+            for ([_, file], _, _, labels) in &mut parts {
+                for label in labels.iter_mut() {
+                    *label = classes[usize::from(*label)].ok_or_else(|| {
+                        refuse(
+                            file.as_str(),
+                            format!("the label {label} found, expected one of {}", path.display()),
+                        )
+                    })?;
+                }
+            }
+            Classes::named(&path.to_string_lossy(), names)?
+        }
+    };
+    let classes = found.named_in(dir)?;
+    let [train, test] = parts.map(|([images, file], shape, pixels, labels)| {
+        Ok::<_, Error>((images, classes.dataset(name, &file, shape, pixels, labels)?))
+    });
+    Split::new(train?, test?)
+}
+
+/// Finds a file under any of its accepted names.
+fn find(dir: &Path, stems: &[String], dimensions: &[u8]) -> Result<PathBuf> {
+    let mut names = Vec::new();
+    for stem in stems {
+        for dimensions in dimensions {
+            for (mark, end) in [("-", ""), (".", ""), ("-", ".gz"), (".", ".gz")] {
+                names.push(format!("{stem}{mark}idx{dimensions}-ubyte{end}"));
+            }
+        }
+    }
+    names.iter().map(|name| dir.join(name)).find(|path| path.is_file()).ok_or_else(|| {
+        refuse(dir.to_string_lossy(), format!("no file found under any of the names {}", names.join(", ")))
+    })
+}
+
+/// Pictures with rows and columns exchanged; `shape` is what they have before.
+fn transposed(pixels: &[u8], [_, height, width]: [usize; 3]) -> Vec<u8> {
+    pixels
+        .chunks_exact(height * width)
+        .flat_map(|plane| (0..width).flat_map(move |x| plane[x..].iter().step_by(width).copied()))
+        .collect()
+}
+
+/// The class of each label and the names of the classes.
+type Mapping = ([Option<u8>; 256], Vec<String>);
+
+/// Reads EMNIST's mapping of labels to characters, if it is there.
+fn mapping(path: &Path) -> Result<Option<Mapping>> {
+    let Some(lines) = read_lines(path)? else { return Ok(None) };
+    let mut names = std::collections::BTreeMap::new();
+    for (i, line) in lines.iter().enumerate() {
+        let wrong = |what: &str| {
+            refuse(path.to_string_lossy(), format!("{line:?} found in line {}, expected {what}", i + 1))
+        };
+        let mut words = line.split_ascii_whitespace();
+        let label: u8 =
+            words.next().and_then(|word| word.parse().ok()).ok_or_else(|| wrong("a label of 0 to 255"))?;
+        let codes: Option<String> = words
+            .map(|word| word.parse().ok().and_then(char::from_u32).filter(|c| !c.is_control()))
+            .collect();
+        let name = codes
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| wrong("codes of characters behind the label"))?;
+        if names.insert(label, name).is_some() {
+            return Err(wrong("each label once"));
+        }
+    }
+    let mut classes = [None; 256];
+    for (class, label) in (0..=255).zip(names.keys()) {
+        classes[usize::from(*label)] = Some(class);
+    }
+    Ok(Some((classes, names.into_values().collect())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::written::{gzip, idx};
+    use super::*;
+
+    type Files<'a> = &'a [(&'a str, Vec<u8>)];
+
+    fn folder(files: Files) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let content = if name.ends_with(".gz") { gzip(content) } else { content.clone() };
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        dir
+    }
+
+    fn load(dir: &tempfile::TempDir, end: &str) -> Result<Split, String> {
+        let path = dir.path().to_str().unwrap();
+        crate::data::load(&format!("{path}{end}"))
+            .map_err(|error| error.to_string().replace(path, "DIR").replace('\\', "/"))
+    }
+
+    fn emnist(mapping: &str) -> tempfile::TempDir {
+        let pixels: Vec<u8> = (1..=12).collect();
+        folder(&[
+            ("emnist-letters-train-images-idx3-ubyte.gz", idx(0x803, &[2, 2, 3], &pixels)),
+            ("emnist-letters-train-labels-idx1-ubyte.gz", idx(0x801, &[2], &[26, 1])),
+            ("emnist-letters-test-images-idx3-ubyte.gz", idx(0x803, &[1, 2, 3], &pixels[..6])),
+            ("emnist-letters-test-labels-idx1-ubyte.gz", idx(0x801, &[1], &[2])),
+            ("emnist-letters-mapping.txt", mapping.as_bytes().to_vec()),
+        ])
+    }
+
+    fn letters() -> String {
+        (1..=26).map(|i| format!("{i} {} {}\n", 64 + i, 96 + i)).collect()
+    }
+
+    #[test]
+    fn emnist_is_turned_and_its_letters_are_named() {
+        let dir = emnist(&letters());
+        let Split { train, test } = load(&dir, "").unwrap();
+        assert_eq!((train.height, train.width, train.classes), (3, 2, 26));
+        assert_eq!(train.image(0), [1, 4, 2, 5, 3, 6]);
+        assert_eq!((&train.labels[..], &test.labels[..]), (&[25, 0][..], &[1][..]));
+        assert_eq!((train.class_names[0].as_str(), train.class_names[25].as_str()), ("Aa", "Zz"));
+        assert_eq!(load(&dir, "/emnist-letters").unwrap().train.name, "emnist-letters");
+        // Without the mapping labels are what they are.
+        std::fs::remove_file(dir.path().join("emnist-letters-mapping.txt")).unwrap();
+        let train = load(&dir, "").unwrap().train;
+        assert_eq!((train.classes, train.labels), (27, vec![26, 1]));
+    }
+
+    #[test]
+    fn malformed_mappings_are_refused() {
+        let with = |mapping: &str| load(&emnist(mapping), "").unwrap_err();
+        let file = "DIR/emnist-letters-mapping.txt";
+        assert_eq!(
+            with("1 65\nx 66\n"),
+            format!("{file}: \"x 66\" found in line 2, expected a label of 0 to 255")
+        );
+        assert_eq!(
+            with("1 65\n256 66\n"),
+            format!("{file}: \"256 66\" found in line 2, expected a label of 0 to 255")
+        );
+        let codes = "expected codes of characters behind the label";
+        for line in ["1", "1 0", "1 55296", "1 a"] {
+            assert_eq!(with(line), format!("{file}: {line:?} found in line 1, {codes}"));
+        }
+        assert_eq!(
+            with("1 65\n1 66\n"),
+            format!("{file}: \"1 66\" found in line 2, expected each label once")
+        );
+        assert_eq!(
+            with("1 65\n"),
+            format!(
+                "DIR/emnist-letters-train-labels-idx1-ubyte.gz: the label 26 found, expected one of {file}"
+            )
+        );
+        let many: String = (3..30).map(|i| format!("{i} {}\n", 64 + i)).collect();
+        assert_eq!(
+            with(&many),
+            format!(
+                "DIR/emnist-letters-train-labels-idx1-ubyte.gz: the label 1 found, expected one of {file}"
+            )
+        );
+    }
+
+    #[test]
+    fn one_of_several_sets_is_named() {
+        let dir = emnist(&letters());
+        for (name, content) in [
+            ("qmnist-train-images-idx4-ubyte", idx(0x804, &[1, 1, 2, 3], &[1, 2, 3, 4, 5, 6])),
+            ("qmnist-train-labels.idx1-ubyte", idx(0x801, &[1], &[0])),
+            ("qmnist-t10k-images-idx4-ubyte", idx(0x804, &[1, 3, 1, 2], &[1, 3, 5, 2, 4, 6])),
+            ("qmnist-t10k-labels-idx1-ubyte", idx(0x801, &[1], &[1])),
+        ] {
+            std::fs::write(dir.path().join(name), content).unwrap();
+        }
+        assert_eq!(
+            load(&dir, "").unwrap_err(),
+            "DIR: several sets of IDX files found: emnist-letters, qmnist; name one, as in DIR/qmnist"
+        );
+        let Split { train, test } = load(&dir, "/qmnist").unwrap();
+        assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 2, 2));
+        assert_eq!((train.images, test.images), (vec![1, 4, 2, 5, 3, 6], vec![1, 3, 5, 2, 4, 6]));
+        assert!(load(&dir, "/other").unwrap_err().contains("no such data"));
+        std::fs::write(dir.path().join("classes.txt"), "no\nyes\nperhaps\n").unwrap();
+        let train = load(&dir, "/qmnist").unwrap().train;
+        assert_eq!((train.classes, train.class_names[2].as_str()), (3, "perhaps"));
+    }
+}

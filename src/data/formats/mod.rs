@@ -1,0 +1,9 @@
+//! One reader a format. Each is strict: what a file claims is checked before anything is allocated, and a message
+//! says what was found and what was expected.
+
+pub mod cifar;
+pub mod folder;
+pub mod idx;
+pub mod npy;
+pub mod table;
+pub mod text;

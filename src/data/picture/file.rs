@@ -1,0 +1,76 @@
+//! Decodes a file, within limits, to a picture that stands upright on white.
+
+use std::io::Cursor;
+
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
+
+/// The widest and highest picture that is decoded, in pixels.
+pub(in crate::data) const MAX_SIDE: u32 = 16384;
+
+/// The most memory, in bytes, that decoding may take: 512 MiB.
+const MAX_ALLOCATION: u64 = 512 << 20;
+
+/// Decodes a file, upright.
+pub(super) fn open(bytes: &[u8]) -> Result<DynamicImage, String> {
+    let explain = |error: ImageError| match error {
+        ImageError::Limits(_) => {
+            format!(
+                "a picture that is too large found, expected at most {MAX_SIDE}x{MAX_SIDE} pixels in {} MiB",
+                MAX_ALLOCATION >> 20
+            )
+        }
+        other => format!("the picture cannot be decoded: {other}"),
+    };
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
+    if reader.format().is_none() {
+        return Err(format!(
+            "{} bytes of an unknown kind found, expected a PNG, JPEG or PNM file",
+            bytes.len()
+        ));
+    }
+    let mut limits = Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_ALLOCATION);
+    reader.limits(limits.clone());
+    let mut decoder = reader.into_decoder().map_err(explain)?;
+    // `ImageReader::into_decoder` leaves the buffer of the result to its caller to limit.
+    limits.reserve(decoder.total_bytes()).map_err(explain)?;
+    decoder.set_limits(limits).map_err(explain)?;
+    let orientation = decoder.orientation().map_err(explain)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(explain)?;
+    picture.apply_orientation(orientation);
+    if picture.width() == 0 || picture.height() == 0 {
+        return Err("no pixels found".to_owned());
+    }
+    Ok(picture)
+}
+
+/// A channel under `alpha`, on white.
+fn on_white(value: u8, alpha: u8) -> u8 {
+    let (value, alpha) = (u32::from(value), u32::from(alpha));
+    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+}
+
+/// A picture as grey, on white.
+pub(super) fn grey_on_white(picture: DynamicImage) -> Result<GrayImage, String> {
+    if !picture.color().has_alpha() {
+        return Ok(picture.into_luma8());
+    }
+    let layered = picture.into_luma_alpha8();
+    let pixels = layered.pixels().map(|pixel| on_white(pixel.0[0], pixel.0[1]));
+    GrayImage::from_raw(layered.width(), layered.height(), pixels.collect())
+        .ok_or_else(|| "the picture's size contradicts itself".to_owned())
+}
+
+/// A picture as red, green and blue, on white.
+pub(super) fn colour_on_white(picture: DynamicImage) -> RgbImage {
+    if !picture.color().has_alpha() {
+        return picture.into_rgb8();
+    }
+    let layered = picture.into_rgba8();
+    RgbImage::from_fn(layered.width(), layered.height(), |x, y| {
+        let [red, green, blue, alpha] = layered.get_pixel(x, y).0;
+        image::Rgb([red, green, blue].map(|value| on_white(value, alpha)))
+    })
+}
