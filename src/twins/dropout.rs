@@ -52,7 +52,8 @@ fn dropped(g: &Shape, seed: u32, from: &[f32], to: &mut [f32]) {
                     let feature = (first + 4 * i) as u32;
                     let counter =
                         |l: usize| [seed, g.layer, (4 * block + l % 4) as u32, feature + l as u32 / 4];
-                    let words = pcg4d(std::array::from_fn(|k| std::array::from_fn(|l| counter(l)[k])));
+                    let words =
+                        pcg4d::<LANES>(std::array::from_fn(|k| std::array::from_fn(|l| counter(l)[k])));
                     for (e, (to, from)) in to.iter_mut().zip(from).enumerate() {
                         *to = if words[e % 4][e / 4] >= threshold { from * scale } else { 0.0 };
                     }
