@@ -14,7 +14,7 @@ use crate::plan::{Data, Phase, Plan, RING, to_rows};
 /// Loss and accuracy over some images, or over their pixels where every pixel has a label.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct Metrics {
-    /// Summed cross-entropy.
+    /// Summed loss.
     pub loss_sum: f64,
     /// Images, or pixels, whose label has the largest logit.
     pub correct: u64,
@@ -23,7 +23,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The mean cross-entropy.
+    /// The mean loss.
     pub fn loss(&self) -> f64 {
         self.loss_sum / self.count.max(1) as f64
     }

@@ -124,11 +124,16 @@ impl Geometry {
         Ok(launch.with_bytes(self.bytes(2)))
     }
 
-    /// Sums the rows of a batch into its record of the metrics ring.
+    /// [`sum_rows`] of this loss.
     pub fn sum_rows(self, rows: Range, metrics: Range) -> Result<Launch> {
-        let bindings = shader::sum_rows::Bindings { summed: rows, metrics };
-        let flop = 2 * self.rows() as u64;
-        let launch = shader::sum_rows::launch(self.constants(), bindings, [1, 1, 1], flop)?;
-        Ok(launch.with_bytes(4 * (rows.len + RECORD) as u64))
+        sum_rows(self.rows(), self.positions, rows, metrics)
     }
+}
+
+/// Sums the `count` rows of a batch, `positions` an image, into its record of the metrics ring.
+pub fn sum_rows(count: usize, positions: usize, rows: Range, metrics: Range) -> Result<Launch> {
+    let bindings = shader::sum_rows::Bindings { summed: rows, metrics };
+    let constants = shader::sum_rows::Constants { rows: count, positions };
+    let launch = shader::sum_rows::launch(constants, bindings, [1, 1, 1], 2 * count as u64)?;
+    Ok(launch.with_bytes(4 * (rows.len + RECORD) as u64))
 }

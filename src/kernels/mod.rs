@@ -27,6 +27,7 @@ pub mod peak;
 pub mod pool2d;
 pub mod rbf;
 pub mod shaders;
+pub mod squared_error;
 
 pub use launch::{BufferId, Constants, Launch, Range, Slots, Step};
 pub(crate) use launch::{Slot, elementwise};

@@ -96,14 +96,16 @@ pub enum Loss {
         /// The paper's j.
         rubbish: f32,
     },
+    /// The mean squared error of the outputs and the one-hot labels, as PyTorch's `MSELoss` has it.
+    MeanSquaredError,
 }
 
 impl Loss {
     /// The fixed penalty of a picture that is no character, where the criterion has one.
     pub fn rubbish(&self) -> Option<f32> {
         match *self {
-            Loss::CrossEntropy => None,
             Loss::Map { rubbish } => Some(rubbish),
+            Loss::CrossEntropy | Loss::MeanSquaredError => None,
         }
     }
 

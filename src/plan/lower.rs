@@ -3,11 +3,11 @@
 use super::Options;
 use super::operation::{
     AdaptivePool, AveragePool, Concat, Conv2d, CrossEntropy, Depthwise, Dropout, Elementwise, Linear,
-    LocalResponseNorm, MaxPool, Norm, Operation, Rbf, Sum, Upsample,
+    LocalResponseNorm, MaxPool, Norm, Operation, Rbf, SquaredError, Sum, Upsample,
 };
 use crate::kernels::norm::Kind;
-use crate::kernels::{conv2d, depthwise, dropout, linear, loss, lrn, norm, pool2d, rbf};
-use crate::network::{self, Layer, Network, Placed, Pool2d, Shape};
+use crate::kernels::{conv2d, depthwise, dropout, linear, loss, lrn, norm, pool2d, rbf, squared_error};
+use crate::network::{self, Layer, Loss, Network, Placed, Pool2d, Shape};
 
 /// The operation of one layer; flattening only renames dimensions and has none.
 pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operation>> {
@@ -101,11 +101,14 @@ fn convolution(layer: &Placed, c: &network::Conv2d, options: &Options) -> Box<dy
 
 /// The operation of a network's loss over logits of this shape.
 pub(super) fn loss(network: &Network, logits: Shape, options: &Options) -> Box<dyn Operation> {
-    Box::new(CrossEntropy(loss::Geometry {
-        classes: logits.channels,
-        positions: logits.height * logits.width,
-        smoothing: options.smoothing,
-        rubbish: network.loss.rubbish(),
-        batch: options.batch,
-    }))
+    let Options { smoothing, batch, .. } = *options;
+    let (classes, positions) = (logits.channels, logits.height * logits.width);
+    let entropy = |rubbish| CrossEntropy(loss::Geometry { classes, positions, smoothing, rubbish, batch });
+    match network.loss {
+        Loss::CrossEntropy => Box::new(entropy(None)),
+        Loss::Map { rubbish } => Box::new(entropy(Some(rubbish))),
+        Loss::MeanSquaredError => {
+            Box::new(SquaredError(squared_error::Geometry { classes, positions, smoothing, batch }))
+        }
+    }
 }

@@ -23,6 +23,7 @@ mod pool2d;
 mod random;
 mod rbf;
 pub(crate) mod simd;
+mod squared_error;
 
 use crate::kernels::{Launch, Slots, Step};
 use crate::network::Activation;

@@ -14,6 +14,7 @@ mod network;
 mod norm;
 mod pool2d;
 mod rbf;
+mod squared_error;
 
 use activation::activation_reference;
 use common::{Random, Rig, Tolerance, Worst, narrow};

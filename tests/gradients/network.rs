@@ -4,7 +4,7 @@ use common::{pack, unblock};
 use lenet::Network;
 use lenet::backend::Backend;
 use lenet::kernels::{loss, norm};
-use lenet::network::{Conv2d, Layer, Pool2d};
+use lenet::network::{Conv2d, Layer, Loss, Pool2d};
 use lenet::plan::{Options, Phase, Plan};
 use pollster::block_on;
 
@@ -16,6 +16,7 @@ use crate::lrn::{Response, response_reference};
 use crate::norm::norm_reference;
 use crate::pool2d::{Pool, adaptive_reference, average_reference, max_reference, upsample_reference};
 use crate::rbf::rbf_reference;
+use crate::squared_error::squared_error_reference;
 
 const NETWORK: &str = r#"
 name = "a bit of everything"
@@ -167,8 +168,11 @@ impl Reference<'_> {
             Reference { tensors: tensors.iter(), masks: masks.iter(), clearance: f64::INFINITY };
         let value = reference.sequence(&network.layers, images.clone());
         assert!(reference.tensors.next().is_none(), "a tensor was not used");
-        let rubbish = network.loss.rubbish().map(f64::from);
-        (loss_reference(&value, labels, smoothing, rubbish), reference.clearance)
+        let loss = match network.loss {
+            Loss::MeanSquaredError => squared_error_reference(&value, labels, smoothing),
+            loss => loss_reference(&value, labels, smoothing, loss.rubbish().map(f64::from)),
+        };
+        (loss, reference.clearance)
     }
 
     fn sequence(&mut self, layers: &[Layer], mut value: Images) -> Images {
@@ -466,4 +470,10 @@ fn a_series_with_codes() {
 fn a_label_for_every_pixel() {
     check_network(PIXELS, 7, 5, 1, SLOPES);
     check_network(PIXELS, 40, 19, 1, SLOPES);
+}
+
+#[test]
+fn the_squared_error_of_a_label_for_every_pixel() {
+    let text = PIXELS.replace("name = ", "loss = \"mean_squared_error\"\nname = ");
+    check_network(&text, 7, 5, 1, SLOPES);
 }

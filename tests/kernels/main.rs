@@ -27,6 +27,7 @@ mod optimizer;
 mod peak;
 mod pool2d;
 mod rbf;
+mod squared_error;
 mod whole;
 
 use harness::*;
@@ -35,7 +36,7 @@ use harness::*;
 type Cases = fn() -> Vec<Case>;
 
 /// Every shader's cases.
-const TABLE: [(&str, Cases); 15] = [
+const TABLE: [(&str, Cases); 16] = [
     ("activation", activation::cases),
     ("batch", batch::cases),
     ("conv2d", conv2d::cases),
@@ -51,6 +52,7 @@ const TABLE: [(&str, Cases); 15] = [
     ("peak", peak::cases),
     ("pool2d", pool2d::cases),
     ("rbf", rbf::cases),
+    ("squared_error", squared_error::cases),
 ];
 
 fn check(shader: &str) {
@@ -133,6 +135,11 @@ fn pool2d() {
 #[test]
 fn rbf() {
     check("rbf");
+}
+
+#[test]
+fn squared_error() {
+    check("squared_error");
 }
 
 #[test]

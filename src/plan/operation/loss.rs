@@ -10,7 +10,8 @@ use crate::plan::Phase;
 #[derive(Debug)]
 pub(in crate::plan) struct CrossEntropy(pub(in crate::plan) Geometry);
 
-fn buffers(site: &Site) -> Buffers {
+/// What a loss reads, and where its verdicts go.
+pub(super) fn buffers(site: &Site) -> Buffers {
     Buffers { logits: site.input(), labels: site.data.labels, order: site.data.order, rows: site.ledger.rows }
 }
 

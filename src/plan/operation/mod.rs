@@ -13,6 +13,7 @@ mod lrn;
 mod norm;
 mod pool2d;
 mod rbf;
+mod squared_error;
 mod sum;
 
 use std::any::Any;
@@ -35,6 +36,7 @@ pub(super) use lrn::LocalResponseNorm;
 pub(super) use norm::Norm;
 pub(super) use pool2d::{AdaptivePool, AveragePool, MaxPool, Upsample};
 pub(super) use rbf::Rbf;
+pub(super) use squared_error::SquaredError;
 pub(super) use sum::Sum;
 
 /// What one launch, or a few, do of a network.
