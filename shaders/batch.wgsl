@@ -98,8 +98,8 @@ fn gather(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 // PCG4D (Jarzynski and Olano, Hash Functions for GPU Rendering, 2020).
-fn random(image: u32, detail: u32, purpose: u32) -> vec4<u32> {
-    var v = vec4(step.seed, image, detail, purpose) * 1664525u + 1013904223u;
+fn pcg4d(counter: vec4<u32>) -> vec4<u32> {
+    var v = counter * 1664525u + 1013904223u;
     v.x += v.y * v.w;
     v.y += v.z * v.x;
     v.z += v.x * v.y;
@@ -110,6 +110,10 @@ fn random(image: u32, detail: u32, purpose: u32) -> vec4<u32> {
     v.z += v.x * v.y;
     v.w += v.y * v.z;
     return v;
+}
+
+fn random(image: u32, detail: u32, purpose: u32) -> vec4<u32> {
+    return pcg4d(vec4(step.seed, image, detail, purpose));
 }
 
 // Uniform in −1 ≤ x < 1, without rounding.
