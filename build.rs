@@ -322,10 +322,6 @@ fn twins(shaders: &[Shader]) -> String {
          match (launch.shader.name, launch.entry.name) {\n",
     );
     for shader in shaders {
-        // Transitional.
-        if !Path::new(&format!("src/twins/{}.rs", shader.name)).exists() {
-            continue;
-        }
         for entry in &shader.entries {
             let (shader, entry) = (&shader.name, &entry.name);
             let _ = write!(

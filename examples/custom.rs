@@ -1,11 +1,13 @@
-//! A network and data of one's own: learns to tell circles, squares and triangles, stops as soon as it is good
-//! enough, saves the weights, reads them back into a network that knows nothing, and asks that.
+//! A network and data of one's own: learns to tell circles, squares and triangles, goes on from a checkpoint in between,
+//! stops as soon as it is good enough, saves the weights, reads them back into a network that knows nothing, and asks
+//! that.
 
 use std::path::Path;
 
 use lenet::backend::Backend;
 use lenet::data::Dataset;
 use lenet::files::{read, write_atomically};
+use lenet::model::checkpoint::{self, Checkpoint, Notes};
 use lenet::model::{self, About, Model};
 use lenet::plan::Plan;
 use lenet::session::Session;
@@ -86,6 +88,20 @@ fn train(trainer: &mut Trainer, mut go_on: impl FnMut(u64, f64, f64) -> bool) ->
     Ok(())
 }
 
+/// All that the run needs to go on, were it in another process.
+fn pause(trainer: &mut Trainer, data: &Dataset) -> Result<Vec<u8>> {
+    // A snapshot is taken when nothing is in flight.
+    while block_on(trainer.event())?.is_some() {}
+    let snapshot = block_on(trainer.snapshot())?;
+    checkpoint::encode(trainer.session().plan(), &About::data(data), &Notes::default(), &snapshot, None)
+}
+
+/// Puts a run where the paused one was.
+fn resume(trainer: &mut Trainer, bytes: &[u8]) -> Result<()> {
+    let (state, _) = Checkpoint::decode("the paused run", bytes)?.state(trainer.session().plan())?;
+    trainer.restore(&state)
+}
+
 /// A file with the weights, the network's text and what the classes are called.
 fn save(session: &mut Session, data: &Dataset, path: &Path) -> Result<()> {
     let flat = block_on(session.parameters())?;
@@ -106,15 +122,27 @@ fn main() -> Result<()> {
     let (training, test) = (shapes("shapes", 3000, 1)?, shapes("more shapes", 600, 2)?);
     let network = Network::parse(NETWORK)?;
     let settings = Settings { epochs: 50, batch: 50, seed: 7, ..Settings::default() };
-    let plan = Plan::new(&network, &Trainer::options(&settings, &training, &test))?;
-    let backend = block_on(Backend::automatic(&plan.program))?;
-    println!("training on {}", backend.name());
-    let mut trainer = Trainer::new(Session::new(plan, backend), settings, &training, &test)?;
+    let start = || {
+        let plan = Plan::new(&network, &Trainer::options(&settings, &training, &test))?;
+        let backend = block_on(Backend::automatic(&plan.program))?;
+        println!("training on {}", backend.name());
+        Trainer::new(Session::new(plan, backend), settings.clone(), &training, &test)
+    };
+    let until = |enough: f64| {
+        move |step: u64, loss: f64, accuracy: f64| {
+            println!("step {step:4}  loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy);
+            accuracy < enough
+        }
+    };
 
-    train(&mut trainer, |step, loss, accuracy| {
-        println!("step {step:4}  loss {loss:.4}  accuracy {:.1} %", 100.0 * accuracy);
-        accuracy < 0.995
-    })?;
+    let mut trainer = start()?;
+    train(&mut trainer, until(0.9))?;
+    let paused = pause(&mut trainer, &training)?;
+    drop(trainer);
+    let mut trainer = start()?;
+    resume(&mut trainer, &paused)?;
+    println!("goes on after step {}, with {} bytes", trainer.position().step, paused.len());
+    train(&mut trainer, until(0.995))?;
     let total = trainer.total_steps();
     println!("stopped after {} of {total} steps", trainer.position().step);
 

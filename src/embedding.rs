@@ -5,10 +5,13 @@
 use crate::{
     Error, Network,
     backend::{Answer, Backend, Gpu, gpu},
-    check, checkpoint, data,
+    check, data,
     data::Dataset,
-    inspect, kernels, model,
-    pace::{self, Pace},
+    files, inspect, kernels, model,
     plan::{Options, Plan, Program, Tensor},
-    train::{self, Advance, Session, Trainer},
+    session::Session,
+    train::{
+        self, Advance, Trainer,
+        pace::{self, Pace},
+    },
 };

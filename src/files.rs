@@ -1,4 +1,5 @@
-//! Files, whole or not at all.
+//! Files, whole or not at all, and written by one process at a time. A browser has none.
+#![cfg(not(target_arch = "wasm32"))]
 
 use crate::error::{Error, Result};
 
@@ -77,6 +78,45 @@ pub fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
     replace().map_err(Error::io(path))
 }
 
+/// Opens a file to read and write, from its beginning, and makes it where there is none. Until it is closed, if only
+/// by the end of the process, however that comes, no one else gets it from here; reading it stays free to all.
+///
+/// Who is not asked by the operating system, such as another computer on some network file systems, is not kept out.
+///
+/// # Errors
+///
+/// [`Error::Io`] when another has it, or it cannot be opened.
+pub fn lock(path: &std::path::Path) -> Result<std::fs::File> {
+    use std::io;
+
+    let held = || {
+        let source = io::Error::new(io::ErrorKind::ResourceBusy, "another process is writing to it");
+        Error::Io { path: path.to_path_buf(), source }
+    };
+    let mut options = std::fs::File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(windows)]
+    {
+        use std::os::windows::fs::OpenOptionsExt;
+        // Windows keeps readers out of what is locked, but lets a file be opened for others to read only.
+        const FILE_SHARE_READ: u32 = 1;
+        const ERROR_SHARING_VIOLATION: i32 = 32;
+        options.share_mode(FILE_SHARE_READ).open(path).map_err(|error| match error.raw_os_error() {
+            Some(ERROR_SHARING_VIOLATION) => held(),
+            _ => Error::io(path)(error),
+        })
+    }
+    #[cfg(not(windows))]
+    {
+        let file = options.open(path).map_err(Error::io(path))?;
+        match file.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) => Err(held()),
+            // Not every file system has locks, and a run is not to fail for want of one.
+            Ok(()) | Err(std::fs::TryLockError::Error(_)) => Ok(file),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -149,6 +189,24 @@ mod tests {
         assert!(link.is_symlink());
         assert_eq!((fs::read(&ours).unwrap(), mode(&ours)), (b"new".to_vec(), 0o640));
         assert!(write_atomically(std::path::Path::new("/dev/null"), b"new").is_err());
+    }
+
+    #[test]
+    fn a_locked_file_is_read_by_all_and_written_by_one() {
+        use std::io::Write;
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("w");
+        fs::write(&path, b"old").unwrap();
+        let mut file = lock(&path).unwrap();
+        file.write_all(b"new").unwrap();
+        let error = lock(&path).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: another process is writing to it", path.display()));
+        assert_eq!(read(&path).unwrap(), b"new");
+        drop(file);
+        drop(lock(&path).unwrap());
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert!(matches!(lock(dir.path()), Err(Error::Io { .. })));
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub mod check;
 pub mod data;
 pub mod embedding;
 pub mod error;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod files;
 pub mod inspect;
 pub mod kernels;
@@ -56,3 +57,8 @@ pub(crate) mod twins;
 
 pub use error::{Error, Result};
 pub use network::Network;
+
+/// The README's Rust, compiled with the tests of the documentation.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::Read;
 
 use common::{Array, Golden, Ran, Rig, Tolerance, Worst, pack, project, relative_l2, unblock};
@@ -9,7 +10,10 @@ use lenet::Network;
 use lenet::backend::{Backend, gpu};
 use lenet::kernels::activation::Activation;
 use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::kernels::{CHUNK, LANES, Range, Step, blocks, conv2d, linear, loss, padded, pool2d};
+use lenet::kernels::{
+    CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, Step, blocks, conv2d, depthwise, linear, loss,
+    padded, pool2d,
+};
 use lenet::network::{Conv2d, Initialisation, Input, Layer, Linear, Loss, Padding, Pool2d, Size};
 use lenet::plan::{Options, Phase, Plan};
 use pollster::block_on;
@@ -166,10 +170,10 @@ fn check_weighted(case: &Case<'_>, worst: &mut Worst, images: usize, r: &Results
 
 #[test]
 fn conv2d_matches_pytorch() {
+    let depthwise_cases = Cell::new(0);
     cases("conv2d", |case, worst| {
         let (input, output) = (case.get("input"), case.get("output"));
-        let weight = case.get("param.weight");
-        let bias = case.find("param.bias");
+        let (weight, bias) = (case.get("param.weight"), case.find("param.bias"));
         assert_eq!(bias.is_some(), case.flag("bias", true), "{}", case.name);
         let g = conv2d::Geometry {
             in_channels: input.shape[1],
@@ -198,38 +202,60 @@ fn conv2d_matches_pytorch() {
             connections: None,
             bias: g.bias,
         }));
-        let (into, out) = (input.values.len() / g.batch, output.values.len() / g.batch);
-        let mut rig = Rig::default();
-        let weights = rig.parameter("weight", &weight.f32());
-        let buffers = conv2d::Buffers {
-            input: rig.images("input", &input.f32(), into),
-            weight: weights,
-            bias: bias.map_or(weights, |bias| rig.parameter("bias", &bias.f32())),
-            output: rig.result("output", out, g.batch),
-        };
-        let bias_grad = if g.bias { g.splits() * padded(g.out_channels) } else { CHUNK };
-        let gradients = conv2d::Gradients {
-            output: rig.upstream("upstream", &case.get("upstream").f32(), out),
-            weight: rig.poisoned("weight_grad", g.splits() * padded(g.weights())),
-            bias: rig.poisoned("bias_grad", bias_grad),
-        };
-        let input_grad = rig.result("input_grad", into, g.batch);
-        let launches = vec![
-            g.forward(buffers).unwrap(),
-            g.weight_gradient(buffers, gradients).unwrap(),
-            g.input_gradient(buffers, gradients, input_grad).unwrap(),
-        ];
-        let ran = rig.run(launches, Step { count: g.batch as u32, ..Step::default() });
-        let results = Results {
-            ran,
-            output: buffers.output,
-            input_grad,
-            weight_grad: gradients.weight,
-            bias_grad: gradients.bias,
-            splits: g.splits(),
-        };
-        check_weighted(case, worst, g.batch, &results);
+        check_convolution(case, worst, &g, g.splits(), |b, upstream, input_grad| {
+            [g.forward(b), g.weight_gradient(b, upstream), g.input_gradient(b, upstream, input_grad)]
+        });
+        if let Some(own) = depthwise::Geometry::of(&g) {
+            depthwise_cases.set(depthwise_cases.get() + 1);
+            check_convolution(case, worst, &g, own.splits(), |b, upstream, input_grad| {
+                [
+                    own.forward(b),
+                    own.weight_gradient(b, upstream),
+                    own.input_gradient(b, upstream, input_grad),
+                ]
+            });
+        }
     });
+    assert!(depthwise_cases.get() > 0, "no case has a filter for each channel");
+}
+
+/// Compares a convolution's three launches, whichever shader does them.
+fn check_convolution(
+    case: &Case<'_>,
+    worst: &mut Worst,
+    g: &conv2d::Geometry,
+    splits: usize,
+    launches: impl FnOnce(LayerBuffers, Gradients, Range) -> [lenet::Result<Launch>; 3],
+) {
+    let (input, output) = (case.get("input"), case.get("output"));
+    let (weight, bias) = (case.get("param.weight"), case.find("param.bias"));
+    let (into, out) = (input.values.len() / g.batch, output.values.len() / g.batch);
+    let mut rig = Rig::default();
+    let weights = rig.parameter("weight", &weight.f32());
+    let buffers = LayerBuffers {
+        input: rig.images("input", &input.f32(), into),
+        weight: weights,
+        bias: bias.map_or(weights, |bias| rig.parameter("bias", &bias.f32())),
+        output: rig.result("output", out, g.batch),
+    };
+    let bias_grad = if g.bias { splits * padded(g.out_channels) } else { CHUNK };
+    let gradients = Gradients {
+        output: rig.upstream("upstream", &case.get("upstream").f32(), out),
+        weight: rig.poisoned("weight_grad", splits * padded(g.weights())),
+        bias: rig.poisoned("bias_grad", bias_grad),
+    };
+    let input_grad = rig.result("input_grad", into, g.batch);
+    let launches = launches(buffers, gradients, input_grad).map(|launch| launch.unwrap());
+    let ran = rig.run(launches.into(), Step { count: g.batch as u32, ..Step::default() });
+    let results = Results {
+        ran,
+        output: buffers.output,
+        input_grad,
+        weight_grad: gradients.weight,
+        bias_grad: gradients.bias,
+        splits,
+    };
+    check_weighted(case, worst, g.batch, &results);
 }
 
 #[test]

@@ -21,10 +21,7 @@ struct Work {
 
 impl Work {
     fn new(launch: &Launch) -> Work {
-        Work {
-            launch: launch.clone(),
-            twin: if launch.twin.is_some() { Box::new(|_, _| ()) } else { specialise(launch) },
-        }
+        Work { launch: launch.clone(), twin: specialise(launch) }
     }
 }
 
@@ -125,9 +122,6 @@ impl Work {
                 let slice = |range: Range| Slot::Read(&whole[range.start..][..range.len]);
                 slots.extend(here.into_iter().map(|(name, range)| (name, slice(range))));
             }
-        }
-        if let Some(twin) = &self.launch.twin {
-            return twin(&mut crate::kernels::Args { step, slots });
         }
         (self.twin)(&mut Slots(slots), step);
     }

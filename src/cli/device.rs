@@ -5,7 +5,7 @@ use lenet::network::Network;
 use lenet::plan::{Memory, Options, Plan, Program};
 use lenet::session::Session;
 
-use super::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 
 /// What `--device` says when it is not given.
 pub const AUTO: &str = "auto";

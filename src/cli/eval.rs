@@ -2,16 +2,16 @@
 
 use std::path::PathBuf;
 
-use lenet::data::{self, Dataset};
-use lenet::network::Network;
-use lenet::plan::Options;
+use lenet::data;
+use lenet::model::record::load_network;
 use lenet::read;
-use lenet::session::Session;
 use pollster::block_on;
 use serde_json::json;
 
-use super::run::load_model;
-use super::{Failure, Outcome, device, emit, emit_json, load_network, say, table, thousands};
+use super::device;
+use super::failure::{Failure, Outcome};
+use super::model::{evaluator, largest, load_model};
+use super::say::{emit, emit_json, say, table, thousands};
 
 /// Arguments of `lenet eval`.
 #[derive(clap::Args)]
@@ -35,21 +35,6 @@ pub struct Args {
     json: bool,
 }
 
-/// A network with its weights and the data to judge it by.
-pub fn session(
-    chosen: &device::Chosen,
-    network: &Network,
-    parameters: &[&[f32]],
-    test: &Dataset,
-    batch: usize,
-) -> Outcome<Session> {
-    let options = Options { batch, eval_images: test.len(), ..Options::default() };
-    let mut session = chosen.session(chosen.plan(network, &options)?)?;
-    session.set_parameters(parameters.iter().copied())?;
-    session.set_evaluation(test)?;
-    Ok(session)
-}
-
 /// Runs `lenet eval`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
@@ -66,7 +51,7 @@ pub fn run(args: &Args) -> Outcome {
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);
     let parameters: Vec<&[f32]> = model.parameters.iter().map(Vec::as_slice).collect();
-    let mut session = session(&chosen, &model.network, &parameters, &test, args.batch)?;
+    let mut session = evaluator(&chosen, &model.network, &parameters, &test, args.batch)?;
     let metrics = block_on(session.evaluate(test.len()))?;
     let probabilities = block_on(session.predict(&test.images))?;
 
@@ -151,15 +136,4 @@ pub fn run(args: &Args) -> Outcome {
     }
     text += &table(&rows);
     emit(&text)
-}
-
-/// The index of the largest value; the first of several.
-pub fn largest(values: &[f32]) -> usize {
-    let mut best = 0;
-    for (i, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = i;
-        }
-    }
-    best
 }

@@ -3,7 +3,9 @@
 use lenet::backend::gpu;
 use serde_json::json;
 
-use super::{Outcome, device, emit, emit_json};
+use super::device;
+use super::failure::Outcome;
+use super::say::{emit, emit_json};
 
 /// Arguments of `lenet info`.
 #[derive(clap::Args)]

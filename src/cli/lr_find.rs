@@ -3,14 +3,17 @@
 
 use lenet::Error;
 use lenet::data;
+use lenet::model::Record;
 use lenet::session::Metrics;
 use lenet::train::{Advance, Event, Schedule, Trainer};
 use pollster::block_on;
 use serde_json::json;
 
-use super::run::{Record, Start};
-use super::train::{Basis, fit};
-use super::{Failure, Outcome, device, emit, emit_json, say};
+use super::args::Basis;
+use super::device;
+use super::failure::{Failure, Outcome};
+use super::run::{Start, fit};
+use super::say::{emit, emit_json, say};
 
 /// Arguments of `lenet lr-find`.
 #[derive(clap::Args)]

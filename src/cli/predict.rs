@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use lenet::data::{Encoding, picture, series, text};
 use lenet::files;
 use lenet::model::Model;
+use lenet::model::record::load_network;
 use lenet::network::{Input, Shape};
 use lenet::plan::Options;
 use pollster::block_on;
 use serde_json::json;
 
-use super::eval::largest;
-use super::run::load_model;
-use super::{Failure, Outcome, device, emit, emit_json, load_network, say};
+use super::device;
+use super::failure::{Failure, Outcome};
+use super::model::{largest, load_model};
+use super::say::{emit, emit_json, say};
 
 /// No picture that is read from stdin is larger, in bytes.
 const MOST: u64 = 1 << 30;

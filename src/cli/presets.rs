@@ -3,9 +3,8 @@
 use clap::ValueEnum;
 use lenet::kernels::augment::Augment;
 use lenet::kernels::optimizer::{Optimizer, Rule};
+use lenet::model::Record;
 use lenet::train::{Schedule, Settings};
-
-use super::run::Record;
 
 /// Named settings; flags change them one by one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -7,6 +7,7 @@ use lenet::data::picture::{self, Grey};
 use lenet::data::{self, compose};
 use lenet::files;
 use lenet::model::Model;
+use lenet::model::record::load_network;
 use lenet::network::{Network, Windows};
 use lenet::plan::Options;
 use lenet::read::{self, Glyph, Grid, Scores};
@@ -14,9 +15,10 @@ use lenet::session::Session;
 use pollster::block_on;
 use serde_json::json;
 
-use super::device::Chosen;
-use super::run::load_model;
-use super::{Failure, Outcome, device, emit, emit_json, load_network, say, thousands};
+use super::device::{self, Chosen};
+use super::failure::{Failure, Outcome};
+use super::model::load_model;
+use super::say::{emit, emit_json, say, thousands};
 
 /// Arguments of `lenet read`.
 #[derive(clap::Args)]

@@ -2,11 +2,14 @@
 
 use lenet::kernels::Launch;
 use lenet::kernels::optimizer::{Optimizer, Rule};
+use lenet::model::record::load_network;
 use lenet::network::{Input, Network, Placed};
 use lenet::plan::{Options, Phase, Plan};
 use serde_json::{Value, json};
 
-use super::{Outcome, emit, emit_json, load_network, table, thousands, train};
+use super::args::rules;
+use super::failure::Outcome;
+use super::say::{emit, emit_json, launch_name, table, thousands, unit};
 
 /// Arguments of `lenet summary`.
 #[derive(clap::Args)]
@@ -21,7 +24,7 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// The update rule, for --plan
-    #[arg(long, value_name = "RULE", value_parser = train::rules(), default_value = "adam")]
+    #[arg(long, value_name = "RULE", value_parser = rules(), default_value = "adam")]
     optimizer: Rule,
     /// Show every launch: shader, workgroups, floating-point operations, bytes
     #[arg(long)]
@@ -79,7 +82,7 @@ pub fn run(args: &Args) -> Outcome {
         let mut rows = vec![[title, "workgroups", "FLOP", "bytes"].map(String::from).to_vec()];
         rows.extend(launches.iter().map(|launch| {
             vec![
-                format!("{}:{}", launch.shader.name, launch.entry.name),
+                launch_name(launch),
                 launch.grid.map(|n| n.to_string()).join("×"),
                 unit(launch.flop, ""),
                 unit(launch.bytes, "B"),
@@ -214,21 +217,4 @@ fn layers_json(network: &Network) -> Outcome<Value> {
         "parameters": parameters,
         "macs": macs,
     }))
-}
-
-/// A number with a unit and three digits or so.
-pub fn unit(number: u64, unit: &str) -> String {
-    let space = if unit.is_empty() { "" } else { " " };
-    let mut value = number as f64;
-    for prefix in ["", "k", "M", "G", "T"] {
-        if value < 999.95 || prefix == "T" {
-            return if prefix.is_empty() {
-                format!("{number}{space}{unit}")
-            } else {
-                format!("{value:.1} {prefix}{unit}")
-            };
-        }
-        value /= 1000.0;
-    }
-    number.to_string()
 }

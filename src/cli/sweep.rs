@@ -8,16 +8,18 @@ use std::time::Instant;
 
 use clap::{Args as _, Command};
 use lenet::data::{self, Split};
+use lenet::model::Record;
 use lenet::session::Metrics;
 use lenet::train::{Event, Trainer};
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::device::Chosen;
-use super::run::{Record, Start};
-use super::train::{Training, divide, drive, fit, heed_interrupts, interrupted};
-use super::{Failure, Outcome, code, device, emit, emit_json, refused, say, table};
+use super::args::Training;
+use super::device::{self, Chosen};
+use super::failure::{Failure, Outcome, code};
+use super::run::{Start, divide, drive, fit, heed_interrupts, interrupted};
+use super::say::{emit, emit_json, say, table};
 
 /// Arguments of `lenet sweep`.
 #[derive(clap::Args)]
@@ -125,10 +127,9 @@ fn digits(number: f64) -> f64 {
 fn merged(base: &Training, setting: &Setting) -> Outcome<Training> {
     let command = Command::new("sweep").no_binary_name(true).disable_help_flag(true);
     let flags = setting.iter().map(|(key, value)| format!("--{key}={value}"));
-    let mut matches =
-        Training::augment_args_for_update(command).try_get_matches_from(flags).map_err(refused)?;
+    let mut matches = Training::augment_args_for_update(command).try_get_matches_from(flags)?;
     let mut training = base.clone();
-    clap::FromArgMatches::update_from_arg_matches_mut(&mut training, &mut matches).map_err(refused)?;
+    clap::FromArgMatches::update_from_arg_matches_mut(&mut training, &mut matches)?;
     // A flag without a value is never a key, and its absence says nothing.
     training.basis.no_shuffle = base.basis.no_shuffle;
     Ok(training)

@@ -1,14 +1,9 @@
 //! `shaders/batch.wgsl`: the images of one step, gathered from the data set's bytes.
 
-use std::sync::Arc;
-
-use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
-
-use super::simd::{registers, scratch, vectorize, wide, wide_mut, wide_u32, wide_u32_mut};
-use super::{Args, LANES, Launch, Range, Step, Twin, WORKGROUP, blocks};
+use super::augment::Augment;
+use super::shaders::batch as shader;
+use super::{LANES, Launch, Range, WORKGROUP, blocks};
 use crate::error::Result;
-use crate::kernels::augment::Augment;
 
 /// Shapes and normalisation of the gather, and what it does to the pictures.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,615 +48,62 @@ impl Geometry {
     /// # Errors
     /// [`Error::Settings`](crate::Error::Settings) when a setting of the augmentation is out of range.
     pub fn gather(self, buffers: Buffers) -> Result<Launch> {
-        let augment = self.augment.filter(|augment| !augment.is_none());
+        let Geometry { channels, height, width, pad, mean, deviation, batch, augment } = self;
+        let Buffers { images, order, output } = buffers;
         let features = self.features();
-        let mut constants = vec![
-            ("CHANNELS", self.channels as f64),
-            ("HEIGHT", self.height as f64),
-            ("WIDTH", self.width as f64),
-            ("PAD", self.pad as f64),
-            ("MEAN", f64::from(self.mean)),
-            ("DEVIATION", f64::from(self.deviation)),
-        ];
-        let pixels = (self.batch * self.channels * self.height * self.width) as u64;
-        let (entry, invocations, flop, twin): (_, _, _, Twin) = match augment {
+        let pixels = (batch * channels * height * width) as u64;
+        let grid = |invocations: usize| [(invocations * LANES).div_ceil(WORKGROUP), blocks(batch), 1];
+        let launch = match augment.filter(|augment| !augment.is_none()) {
             None => {
-                let twin = move |args: &mut Args<'_>| {
-                    let (images, order) = (args.u32("images"), args.u32("order"));
-                    gather(&self, args.step, images, order, args.f32_mut("output"));
-                };
-                ("gather", features, 3 * pixels, Arc::new(twin))
+                let constants = shader::gather::Constants { channels, height, width, pad, mean, deviation };
+                let bindings = shader::gather::Bindings { images, order, output };
+                shader::gather::launch(constants, bindings, grid(features), 3 * pixels)?
             }
             Some(augment) => {
                 augment.check()?;
-                let distortion = Distortion::new(self, augment);
-                constants.extend(distortion.constants());
-                let tiles = (self.width + 2 * self.pad).div_ceil(TILE) * (self.height + 2 * self.pad);
-                let flop = distortion.flop() * pixels;
-                let twin = move |args: &mut Args<'_>| {
-                    let (images, order) = (args.u32("images"), args.u32("order"));
-                    distortion.run(args.step, images, order, args.f32_mut("output"));
-                };
-                ("augment", tiles, flop, Arc::new(twin))
+                let tiles = (width + 2 * pad).div_ceil(TILE) * (height + 2 * pad);
+                let bindings = shader::augment::Bindings { images, order, output };
+                shader::augment::launch(
+                    self.distortion(augment),
+                    bindings,
+                    grid(tiles),
+                    flop(augment) * pixels,
+                )?
             }
         };
-        let grid = [(invocations * LANES).div_ceil(WORKGROUP), blocks(self.batch), 1];
-        let bindings = [("images", buffers.images), ("order", buffers.order), ("output", buffers.output)];
-        let launch = Launch::old(("batch", entry), &constants, grid, &bindings, flop, twin)?;
-        Ok(launch.with_bytes(pixels + 4 * (features * blocks(self.batch) * LANES + self.batch) as u64))
-    }
-}
-
-fn gather(g: &Geometry, step: Step, images: &[u32], order: &[u32], output: &mut [f32]) {
-    let batch = Gather::new(g, step, images, order);
-    output
-        .par_chunks_mut(g.features() * LANES)
-        .enumerate()
-        .for_each(|(block, output)| batch.block(block, 0, output));
-}
-
-/// One step's images, for twins that gather them themselves.
-pub(super) struct Gather<'a> {
-    g: &'a Geometry,
-    step: Step,
-    bytes: &'a [u8],
-    order: &'a [u32],
-    /// A byte has 256 values: their normalised forms are looked up.
-    table: [f32; 256],
-}
-
-impl<'a> Gather<'a> {
-    pub(super) fn new(g: &'a Geometry, step: Step, images: &'a [u32], order: &'a [u32]) -> Gather<'a> {
-        let table = std::array::from_fn(|byte| (byte as f32 / 255.0 - g.mean) / g.deviation);
-        Gather { g, step, bytes: bytemuck::cast_slice(images), order, table }
+        Ok(launch.with_bytes(pixels + 4 * (features * blocks(batch) * LANES + batch) as u64))
     }
 
-    /// `[C, H + 2·pad, W + 2·pad + 2·margin]` of the 16 images of a block, zeros in the margins.
-    pub(super) fn block(&self, block: usize, margin: usize, output: &mut [f32]) {
-        let g = self.g;
-        let pixels = g.channels * g.height * g.width;
-        let background = (0.0 - g.mean) / g.deviation;
-        let pictures: [Option<&[u8]>; LANES] = std::array::from_fn(|lane| {
-            let row = block * LANES + lane;
-            let there = row < self.step.count as usize;
-            let image = there.then(|| self.order[self.step.cursor as usize + row] as usize)?;
-            Some(&self.bytes[image * pixels..][..pixels])
-        });
-        let outside = pictures.map(|picture| if picture.is_some() { background } else { 0.0 });
-        let fill = |values: &mut [f32], with: &[f32; LANES]| {
-            values.chunks_exact_mut(LANES).for_each(|values| values.copy_from_slice(with));
-        };
-        let width = g.width + 2 * g.pad;
-        let rows = output.chunks_exact_mut((width + 2 * margin) * LANES).enumerate();
-        for (row, output) in rows {
-            let (c, y) = (row / (g.height + 2 * g.pad), row % (g.height + 2 * g.pad));
-            let (left, output) = output.split_at_mut(margin * LANES);
-            let (output, right) = output.split_at_mut(width * LANES);
-            fill(left, &[0.0; LANES]);
-            fill(right, &[0.0; LANES]);
-            let y = y.wrapping_sub(g.pad);
-            if y >= g.height {
-                fill(output, &outside);
-                continue;
-            }
-            let (left, output) = output.split_at_mut(g.pad * LANES);
-            let (output, right) = output.split_at_mut(g.width * LANES);
-            fill(left, &outside);
-            fill(right, &outside);
-            // One picture's row at a time: the lines that it is strewn over stay in the nearest cache.
-            for (lane, picture) in pictures.iter().enumerate() {
-                let values = output.chunks_exact_mut(LANES);
-                match picture {
-                    Some(picture) => {
-                        let bytes = &picture[(c * g.height + y) * g.width..][..g.width];
-                        for (values, &byte) in values.zip(bytes) {
-                            values[lane] = self.table[usize::from(byte)];
-                        }
-                    }
-                    None => values.for_each(|values| values[lane] = 0.0),
-                }
-            }
+    fn distortion(&self, augment: Augment) -> shader::Constants {
+        let Augment { shift, rotate, scale, shear, elastic, noise, cutout, flip } = augment;
+        shader::Constants {
+            channels: self.channels,
+            height: self.height,
+            width: self.width,
+            pad: self.pad,
+            mean: self.mean,
+            deviation: self.deviation,
+            shift,
+            rotate: rotate.to_radians(),
+            scale,
+            shear: shear.to_radians(),
+            elastic: elastic.alpha,
+            // Any spacing, where there is no field.
+            spacing: if elastic.alpha > 0.0 { elastic.spacing() } else { 1.0 },
+            noise,
+            cutout: cutout as usize,
+            flip,
         }
     }
 }
-
-// ---------------------------------------------------------------------------------------------------------
-// Augmentation
 
 /// Columns of an invocation of `augment`.
-const TILE: usize = 4;
+pub(crate) const TILE: usize = 4;
 
-/// What a random number is for; the shader's constants.
-const FOR_MAP: u32 = 0;
-const FOR_PLACE: u32 = 1;
-const FOR_FIELD: u32 = 2;
-const FOR_NOISE: u32 = 3;
-
-/// PCG4D (Jarzynski and Olano, Hash Functions for GPU Rendering, 2020).
-#[inline(always)]
-fn random(seed: u32, image: u32, detail: u32, purpose: u32) -> [u32; 4] {
-    let key = |word: u32| word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-    let mix = |[mut x, mut y, mut z, mut w]: [u32; 4]| {
-        x = x.wrapping_add(y.wrapping_mul(w));
-        y = y.wrapping_add(z.wrapping_mul(x));
-        z = z.wrapping_add(x.wrapping_mul(y));
-        w = w.wrapping_add(y.wrapping_mul(z));
-        [x, y, z, w]
-    };
-    mix(mix([key(seed), key(image), key(detail), key(purpose)]).map(|word| word ^ word >> 16))
-}
-
-/// Uniform in −1 ≤ x < 1, without rounding.
-#[inline(always)]
-fn symmetric(word: u32) -> f32 {
-    (word >> 8) as f32 / (1 << 23) as f32 - 1.0
-}
-
-/// The cubic B-spline, which ends at ±2.
-fn spline(t: f32) -> f32 {
-    let wide = (2.0 - t.abs()).max(0.0);
-    let narrow = (1.0 - t.abs()).max(0.0);
-    (wide * wide * wide - 4.0 * narrow * narrow * narrow) / 6.0
-}
-
-/// An augmentation made ready for pictures of one shape. Rows are as long as whole registers.
-struct Distortion {
-    g: Geometry,
-    augment: Augment,
-    /// Pixels between two nodes of the elastic field's lattice.
-    spacing: f32,
-    /// Sixteens of columns of that lattice, from one node before the picture; none where there is no field.
-    nodes: usize,
-    /// Of each node, row by row, what its random numbers are hashed from.
-    details: Vec<Columns<u32>>,
-    /// For each row of the picture, the first of the four rows of nodes that move it, and their weights in pixels.
-    rows: Vec<(usize, [f32; 4])>,
-    /// For sixteen columns of the picture at a time, the first column of nodes that moves one of them, and the weights
-    /// of the columns of nodes from there on.
-    columns: Vec<(usize, Vec<Columns<f32>>)>,
-}
-
-/// What happens to one picture in one step.
-struct Fate {
-    image: usize,
-    /// Where (x, y) of the picture that is seen lies in the stored one: the factors of x, y and 1.
-    map: [[f32; 3]; 2],
-    /// The corner of the cutout; it may lie before the picture.
-    cut: [i32; 2],
-    /// The nodes' displacements along x and along y, as shares of the largest.
-    nodes: [Vec<Columns<f32>>; 2],
-}
-
-/// As many columns as images in a block: a register, or two.
-type Columns<T> = [T; LANES];
-
-/// A row of a picture on its way.
-struct Row {
-    /// Where each pixel lies, along x and along y, first in the picture that is seen, then between two pixels of the
-    /// stored one.
-    place: [Vec<Columns<f32>>; 2],
-    /// Which quad each pixel lies in.
-    at: Vec<Columns<u32>>,
-    quad: Vec<Columns<u32>>,
-    value: Vec<Columns<f32>>,
-    /// The displacements of a row between two rows of nodes.
-    nodes: [Vec<Columns<f32>>; 2],
-    /// The sums of random bytes that the noise of a padded row is: of the first column of each tile, of the second…
-    noise: [Vec<Columns<f32>>; TILE],
-    /// 0, 1, 2…, as many as columns.
-    columns: Vec<Columns<f32>>,
-    numbers: Vec<Columns<u32>>,
-}
-
-impl Distortion {
-    fn new(g: Geometry, augment: Augment) -> Distortion {
-        let elastic = augment.elastic.alpha > 0.0;
-        // Any spacing, where there is no field.
-        let spacing = if elastic { augment.elastic.spacing() } else { 1.0 };
-        let first = |at: usize| (at as f32 / spacing).floor() as usize;
-        let count = |len: usize| if elastic { first(len - 1) + 4 } else { 0 };
-        let nodes = count(g.width).div_ceil(LANES);
-        let weight = |at: usize, node: usize| spline(at as f32 / spacing - (node as f32 - 1.0));
-        let row =
-            |y: usize| (first(y), [0, 1, 2, 3].map(|n| augment.elastic.alpha * weight(y, first(y) + n)));
-        let columns = |chunk: usize| {
-            let (start, end) = (first(chunk * LANES), first(((chunk + 1) * LANES).min(g.width) - 1) + 4);
-            let weights = |node: usize| std::array::from_fn(|i| weight(chunk * LANES + i, node));
-            (start, (start..end).map(weights).collect())
-        };
-        // The shader counts nodes from the picture's corner.
-        let detail = |j: usize, i: usize| ((j as u32) << 16).wrapping_add(i as u32).wrapping_sub(0x10001);
-        let details = |node: usize| std::array::from_fn(|i| detail(node / nodes, node % nodes * LANES + i));
-        Distortion {
-            g,
-            augment,
-            spacing,
-            nodes,
-            details: (0..count(g.height) * nodes).map(details).collect(),
-            rows: if elastic { (0..g.height).map(row).collect() } else { Vec::new() },
-            columns: if elastic { (0..g.width.div_ceil(LANES)).map(columns).collect() } else { Vec::new() },
-        }
-    }
-
-    /// The overrides of the shader.
-    fn constants(&self) -> [(&'static str, f64); 9] {
-        let Augment { shift, rotate, scale, shear, elastic, noise, cutout, flip } = self.augment;
-        [
-            ("SHIFT", f64::from(shift)),
-            ("ROTATE", f64::from(rotate.to_radians())),
-            ("SCALE", f64::from(scale)),
-            ("SHEAR", f64::from(shear.to_radians())),
-            ("ELASTIC", f64::from(elastic.alpha)),
-            ("SPACING", f64::from(self.spacing)),
-            ("NOISE", f64::from(noise)),
-            ("CUTOUT", f64::from(cutout)),
-            ("FLIP", f64::from(u8::from(flip))),
-        ]
-    }
-
-    /// Floating-point operations a pixel: 8 for its place, 11 between its neighbours, 3 to normalise; the share of a
-    /// column in at least five columns of nodes; the noise.
-    fn flop(&self) -> u64 {
-        let field = if self.nodes > 0 { 5 * (4 * 4 / TILE as u64 + 12 + 4) } else { 0 };
-        let noise = if self.augment.noise > 0.0 { 3 } else { 0 };
-        22 + field + noise
-    }
-
-    fn run(&self, step: Step, images: &[u32], order: &[u32], output: &mut [f32]) {
-        let g = &self.g;
-        let bytes: &[u8] = bytemuck::cast_slice(images);
-        output.par_chunks_mut(g.features() * LANES).enumerate().for_each(|(block, output)| {
-            let rows = block * LANES..(step.count as usize).min((block + 1) * LANES);
-            let images: Vec<u32> = rows.map(|row| order[step.cursor as usize + row]).collect();
-            let mut fates: Vec<Fate> = images.iter().map(|&image| self.fate(step.seed, image)).collect();
-            let mut row = Row::new(g, self.nodes);
-            scratch(LANES * (g.height + 2) * (g.width + 2), |quads| {
-                let quads = bytemuck::cast_slice_mut(quads);
-                vectorize(Block {
-                    by: self,
-                    seed: step.seed,
-                    bytes,
-                    fates: &mut fates,
-                    quads,
-                    row: &mut row,
-                    output,
-                });
-            });
-        });
-    }
-
-    /// What happens to an image, but for its nodes.
-    fn fate(&self, seed: u32, image: u32) -> Fate {
-        let Augment { shift, rotate, scale, shear, cutout, flip, .. } = self.augment;
-        let [x, y, z, w] = random(seed, image, 0, FOR_MAP).map(symmetric);
-        let place = random(seed, image, 0, FOR_PLACE);
-        let size = [self.g.width, self.g.height];
-        let center = size.map(|len| (len as f32 - 1.0) / 2.0);
-        let (sine, cosine) = (rotate.to_radians() * z).sin_cos();
-        let slope = (shear.to_radians() * symmetric(place[0])).tan();
-        let factor = 1.0 / (1.0 + scale * w);
-        let flipped = flip && place[1] >> 31 == 1;
-        let along = if flipped { -factor } else { factor };
-        let moved = [center[0] + shift * x, center[1] + shift * y];
-        let from = |[a, b]: [f32; 2], center: f32| [a, b, center - (a * moved[0] + b * moved[1])];
-        let nodes = || vec![[0.0; LANES]; self.details.len()];
-        let corner = |word: u32, len: usize| ((word >> 16) * len as u32 / 65536) as i32 - cutout as i32 / 2;
-        Fate {
-            image: image as usize,
-            map: [
-                from([(cosine + slope * sine) * along, (sine - slope * cosine) * along], center[0]),
-                from([-sine * factor, cosine * factor], center[1]),
-            ],
-            cut: [corner(place[2], size[0]), corner(place[3], size[1])],
-            nodes: [nodes(), nodes()],
-        }
-    }
-
-    #[inline(always)]
-    fn draw_nodes<S: Simd>(&self, simd: S, seed: u32, fate: &mut Fate) {
-        let [along_x, along_y] = &mut fate.nodes;
-        let along_x = wide_mut::<S>(along_x.as_flattened_mut());
-        let along_y = wide_mut::<S>(along_y.as_flattened_mut());
-        let details = wide_u32::<S>(self.details.as_flattened());
-        for ((x, y), &detail) in along_x.iter_mut().zip(along_y).zip(details) {
-            let words = random_wide(simd, [seed, fate.image as u32], detail, FOR_FIELD);
-            *x = symmetric_wide(simd, words[0]);
-            *y = symmetric_wide(simd, words[1]);
-        }
-    }
-
-    /// Where the pixels of row `y` come from: which quad, and where in it.
-    #[inline(always)]
-    fn locate<S: Simd>(&self, simd: S, fate: &Fate, y: usize, row: &mut Row) {
-        row.place[0].copy_from_slice(&row.columns);
-        row.place[1].fill([y as f32; LANES]);
-        if let Some((first, weights)) = self.rows.get(y) {
-            for (sums, nodes) in row.nodes.iter_mut().zip(&fate.nodes) {
-                let sums = wide_mut::<S>(sums.as_flattened_mut());
-                let lines = wide::<S>(nodes[first * self.nodes..].as_flattened());
-                for i in 0..sums.len() {
-                    let mut sum = simd.splat_f32s(0.0);
-                    for (line, &weight) in lines.chunks_exact(sums.len()).zip(weights) {
-                        sum = simd.mul_add_e_f32s(simd.splat_f32s(weight), line[i], sum);
-                    }
-                    sums[i] = sum;
-                }
-            }
-            let [sums_x, sums_y] = &row.nodes;
-            let (sums_x, sums_y) = (sums_x.as_flattened(), sums_y.as_flattened());
-            let [places_x, places_y] = &mut row.place;
-            for ((x, y), (first, weights)) in places_x.iter_mut().zip(places_y).zip(&self.columns) {
-                let (x, y) = (wide_mut::<S>(x), wide_mut::<S>(y));
-                let weights = wide::<S>(weights.as_flattened());
-                for i in 0..registers::<S>() {
-                    let (mut to_x, mut to_y) = (x[i], y[i]);
-                    let sums = sums_x[*first..].iter().zip(&sums_y[*first..]);
-                    for (weights, (&sum_x, &sum_y)) in weights.chunks_exact(registers::<S>()).zip(sums) {
-                        to_x = simd.mul_add_e_f32s(weights[i], simd.splat_f32s(sum_x), to_x);
-                        to_y = simd.mul_add_e_f32s(weights[i], simd.splat_f32s(sum_y), to_y);
-                    }
-                    (x[i], y[i]) = (to_x, to_y);
-                }
-            }
-        }
-        let [to_x, to_y] = fate.map;
-        let stride = simd.splat_f32s((self.g.width + 2) as f32);
-        let [places_x, places_y] = &mut row.place;
-        let places_x = wide_mut::<S>(places_x.as_flattened_mut());
-        let places_y = wide_mut::<S>(places_y.as_flattened_mut());
-        let at = wide_u32_mut::<S>(row.at.as_flattened_mut());
-        for ((x, y), at) in places_x.iter_mut().zip(places_y).zip(at) {
-            let from_x = framed(simd, to_x, *x, *y, self.g.width);
-            let from_y = framed(simd, to_y, *x, *y, self.g.height);
-            let (left, top) = (floor(simd, from_x), floor(simd, from_y));
-            *x = simd.sub_f32s(from_x, left);
-            *y = simd.sub_f32s(from_y, top);
-            let quad = simd.add_f32s(simd.mul_add_e_f32s(top, stride, left), simd.splat_f32s(WHOLE));
-            *at = simd.and_u32s(simd.transmute_u32s_f32s(quad), simd.splat_u32s((1 << 23) - 1));
-        }
-    }
-
-    /// Noise, normalisation, cutout.
-    #[inline(always)]
-    fn finish<S: Simd>(&self, simd: S, [seed, c, y]: [u32; 3], fate: &Fate, background: f32, row: &mut Row) {
-        let g = &self.g;
-        let Augment { noise, cutout, .. } = self.augment;
-        if noise > 0.0 {
-            let tiles = (g.width + 2 * g.pad).div_ceil(TILE) as u32;
-            let first = simd.splat_u32s((c * g.height as u32 + y) * tiles);
-            let [sums_a, sums_b, sums_c, sums_d] = &mut row.noise;
-            let sums_a = wide_mut::<S>(sums_a.as_flattened_mut());
-            let sums_b = wide_mut::<S>(sums_b.as_flattened_mut());
-            let sums_c = wide_mut::<S>(sums_c.as_flattened_mut());
-            let sums_d = wide_mut::<S>(sums_d.as_flattened_mut());
-            for (tile, &number) in wide_u32::<S>(row.numbers.as_flattened()).iter().enumerate() {
-                let detail = simd.add_u32s(first, number);
-                let words = random_wide(simd, [seed, fate.image as u32], detail, FOR_NOISE);
-                sums_a[tile] = bytes_wide(simd, words[0]);
-                sums_b[tile] = bytes_wide(simd, words[1]);
-                sums_c[tile] = bytes_wide(simd, words[2]);
-                sums_d[tile] = bytes_wide(simd, words[3]);
-            }
-            // Four bytes have the mean 510 and the variance 65535 / 3.
-            let factor = 255.0 * noise * (3f32 / 65535.0).sqrt();
-            let values = &mut row.value.as_flattened_mut()[..g.width];
-            for (first, sums) in row.noise.iter().enumerate() {
-                let sums = sums.as_flattened();
-                // The first tile that has such a column in the picture.
-                let start = (g.pad + TILE - 1 - first) / TILE;
-                let columns = values.iter_mut().skip(start * TILE + first - g.pad).step_by(TILE);
-                for (value, sum) in columns.zip(&sums[start..]) {
-                    *value += factor * (sum - 510.0);
-                }
-            }
-        }
-        let factor = simd.splat_f32s(1.0 / (255.0 * g.deviation));
-        for value in wide_mut::<S>(row.value.as_flattened_mut()) {
-            *value = simd.mul_add_e_f32s(*value, factor, simd.splat_f32s(background));
-        }
-        if (0..cutout as i32).contains(&(y as i32 - fate.cut[1])) {
-            let end = |at: i32| at.clamp(0, g.width as i32) as usize;
-            let cut = end(fate.cut[0])..end(fate.cut[0] + cutout as i32);
-            row.value.as_flattened_mut()[cut].fill(background);
-        }
-    }
-}
-
-/// Added to a float below 2²³, leaves the nearest integer in the low bits.
-const WHOLE: f32 = (1 << 23) as f32;
-
-/// The same for floats that may be negative.
-const ROUND: f32 = (3 << 22) as f32;
-
-/// Integers below 2²³ as floats.
-#[inline(always)]
-fn whole<S: Simd>(simd: S, values: S::u32s) -> S::f32s {
-    let bits = simd.or_u32s(values, simd.splat_u32s(WHOLE.to_bits()));
-    simd.sub_f32s(simd.transmute_f32s_u32s(bits), simd.splat_f32s(WHOLE))
-}
-
-/// Where places of the picture that is seen lie along an axis of the stored one with its frame: `map` holds the factors
-/// of x, y and 1. The frame is one pixel wide, and all that lies beyond it is alike.
-#[inline(always)]
-fn framed<S: Simd>(simd: S, map: [f32; 3], x: S::f32s, y: S::f32s, len: usize) -> S::f32s {
-    let moved = simd.mul_add_e_f32s(simd.splat_f32s(map[1]), y, simd.splat_f32s(map[2] + 1.0));
-    let place = simd.mul_add_e_f32s(simd.splat_f32s(map[0]), x, moved);
-    simd.min_f32s(simd.max_f32s(place, simd.splat_f32s(0.0)), simd.splat_f32s((len + 1) as f32))
-}
-
-/// The integer before a place; at an integer, that or the one before, which is as good for interpolation.
-#[inline(always)]
-fn floor<S: Simd>(simd: S, place: S::f32s) -> S::f32s {
-    let half_less = simd.sub_f32s(place, simd.splat_f32s(0.5));
-    simd.sub_f32s(simd.add_f32s(half_less, simd.splat_f32s(ROUND)), simd.splat_f32s(ROUND))
-}
-
-#[inline(always)]
-fn key_wide<S: Simd>(simd: S, word: S::u32s) -> S::u32s {
-    simd.add_u32s(simd.mul_u32s(word, simd.splat_u32s(1_664_525)), simd.splat_u32s(1_013_904_223))
-}
-
-#[inline(always)]
-fn mix_wide<S: Simd>(simd: S, [x, y, z, w]: [S::u32s; 4]) -> [S::u32s; 4] {
-    let x = simd.add_u32s(x, simd.mul_u32s(y, w));
-    let y = simd.add_u32s(y, simd.mul_u32s(z, x));
-    let z = simd.add_u32s(z, simd.mul_u32s(x, y));
-    [x, y, z, simd.add_u32s(w, simd.mul_u32s(y, z))]
-}
-
-#[inline(always)]
-fn shifted<S: Simd>(simd: S, word: S::u32s, by: u32) -> S::u32s {
-    simd.wrapping_dyn_shr_u32s(word, simd.splat_u32s(by))
-}
-
-/// [`random`] of several details.
-#[inline(always)]
-fn random_wide<S: Simd>(simd: S, [seed, image]: [u32; 2], detail: S::u32s, purpose: u32) -> [S::u32s; 4] {
-    let seed = key_wide(simd, simd.splat_u32s(seed));
-    let image = key_wide(simd, simd.splat_u32s(image));
-    let purpose = key_wide(simd, simd.splat_u32s(purpose));
-    let [x, y, z, w] = mix_wide(simd, [seed, image, key_wide(simd, detail), purpose]);
-    let x = simd.xor_u32s(x, shifted(simd, x, 16));
-    let y = simd.xor_u32s(y, shifted(simd, y, 16));
-    let z = simd.xor_u32s(z, shifted(simd, z, 16));
-    let w = simd.xor_u32s(w, shifted(simd, w, 16));
-    mix_wide(simd, [x, y, z, w])
-}
-
-/// [`symmetric`] of several words, whose 24 bits are one too many for [`whole`].
-#[inline(always)]
-fn symmetric_wide<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
-    let high = simd.sub_f32s(whole(simd, shifted(simd, word, 9)), simd.splat_f32s((1 << 22) as f32));
-    let low = whole(simd, simd.and_u32s(shifted(simd, word, 8), simd.splat_u32s(1)));
-    simd.mul_f32s(simd.add_f32s(simd.add_f32s(high, high), low), simd.splat_f32s(1.0 / (1 << 23) as f32))
-}
-
-/// The sum of each word's four bytes.
-#[inline(always)]
-fn bytes_wide<S: Simd>(simd: S, word: S::u32s) -> S::f32s {
-    let every_second = simd.splat_u32s(0x00ff_00ff);
-    let even = simd.and_u32s(word, every_second);
-    let pairs = simd.add_u32s(even, simd.and_u32s(shifted(simd, word, 8), every_second));
-    let sum = simd.add_u32s(simd.and_u32s(pairs, simd.splat_u32s(0xffff)), shifted(simd, pairs, 16));
-    whole(simd, sum)
-}
-
-#[inline(always)]
-fn byte_wide<S: Simd>(simd: S, quad: S::u32s, n: u32) -> S::f32s {
-    whole(simd, simd.and_u32s(shifted(simd, quad, 8 * n), simd.splat_u32s(255)))
-}
-
-#[inline(always)]
-fn between<S: Simd>(simd: S, a: S::f32s, b: S::f32s, share: S::f32s) -> S::f32s {
-    simd.mul_add_e_f32s(simd.sub_f32s(b, a), share, a)
-}
-
-/// The pictures of a block, of which there may be fewer than lanes, on wide registers. A closure of this size would
-/// not be inlined where they are to be had.
-struct Block<'a> {
-    by: &'a Distortion,
-    seed: u32,
-    bytes: &'a [u8],
-    fates: &'a mut [Fate],
-    quads: &'a mut [u32],
-    row: &'a mut Row,
-    output: &'a mut [f32],
-}
-
-impl WithSimd for Block<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Block { by, seed, bytes, fates, quads, row, output } = self;
-        let g = &by.g;
-        let width = g.width + 2 * g.pad;
-        let plane = (g.height + 2 * g.pad) * width * LANES;
-        let pixels = g.height * g.width;
-        let all = (g.height + 2) * (g.width + 2);
-        let background = -g.mean / g.deviation;
-        let mut outside = [0.0; LANES];
-        outside[..fates.len()].fill(background);
-        for values in output.chunks_exact_mut(LANES) {
-            values.copy_from_slice(&outside);
-        }
-        for fate in &mut *fates {
-            by.draw_nodes(simd, seed, fate);
-        }
-        for (c, plane) in output.chunks_exact_mut(plane).enumerate() {
-            for (quads, fate) in quads.chunks_exact_mut(all).zip(&*fates) {
-                frame(&bytes[(fate.image * g.channels + c) * pixels..][..pixels], g.width, quads);
-            }
-            let rows = plane.chunks_exact_mut(width * LANES).skip(g.pad).take(g.height);
-            for (y, output) in rows.enumerate() {
-                // One picture's row at a time: the lines that it is strewn over stay in the nearest cache.
-                for (lane, (fate, quads)) in fates.iter().zip(quads.chunks_exact(all)).enumerate() {
-                    by.locate(simd, fate, y, row);
-                    row.sample(simd, quads);
-                    by.finish(simd, [seed, c as u32, y as u32], fate, background, row);
-                    let values = output[g.pad * LANES..].chunks_exact_mut(LANES);
-                    for (values, &value) in values.zip(&row.value.as_flattened()[..g.width]) {
-                        values[lane] = value;
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// A picture's pixels, each with its right, lower and lower right neighbour in one word, and a frame of background
-/// around it: `[H + 2, W + 2]`.
-#[inline(always)]
-fn frame(picture: &[u8], width: usize, quads: &mut [u32]) {
-    let stride = width + 2;
-    let last = quads.len() - stride;
-    quads[..stride].fill(0);
-    quads[last..].fill(0);
-    for (y, pixels) in picture.chunks_exact(width).enumerate() {
-        let (above, here) = quads[y * stride..][..2 * stride].split_at_mut(stride);
-        let (Some(&first), Some(&last)) = (pixels.first(), pixels.last()) else { return };
-        here[0] = u32::from(first) << 8;
-        for ((quad, &left), &right) in here[1..].iter_mut().zip(pixels).zip(&pixels[1..]) {
-            *quad = u32::from(left) | u32::from(right) << 8;
-        }
-        here[width] = u32::from(last);
-        here[width + 1] = 0;
-        above.iter_mut().zip(here).for_each(|(above, &mut pair)| *above |= pair << 16);
-    }
-}
-
-impl Row {
-    fn new(g: &Geometry, nodes: usize) -> Row {
-        let chunks = g.width.div_ceil(LANES);
-        let floats = || vec![[0.0; LANES]; chunks];
-        let tiles = (g.width + 2 * g.pad).div_ceil(TILE).div_ceil(LANES);
-        let number = |chunk: usize| std::array::from_fn(|i| (chunk * LANES + i) as u32);
-        Row {
-            place: [floats(), floats()],
-            at: vec![[0; LANES]; chunks],
-            quad: vec![[0; LANES]; chunks],
-            value: floats(),
-            nodes: [vec![[0.0; LANES]; nodes], vec![[0.0; LANES]; nodes]],
-            noise: std::array::from_fn(|_| vec![[0.0; LANES]; tiles]),
-            columns: (0..chunks).map(|chunk| number(chunk).map(|at| at as f32)).collect(),
-            numbers: (0..tiles).map(number).collect(),
-        }
-    }
-
-    /// The pixels between the four of each quad.
-    #[inline(always)]
-    fn sample<S: Simd>(&mut self, simd: S, quads: &[u32]) {
-        for (quad, &at) in self.quad.as_flattened_mut().iter_mut().zip(self.at.as_flattened()) {
-            *quad = quads[at as usize];
-        }
-        let [x, y] = &self.place;
-        let (x, y) = (wide::<S>(x.as_flattened()), wide::<S>(y.as_flattened()));
-        let values = wide_mut::<S>(self.value.as_flattened_mut());
-        let quads = wide_u32::<S>(self.quad.as_flattened());
-        for (((value, &quad), &x), &y) in values.iter_mut().zip(quads).zip(x).zip(y) {
-            let upper = between(simd, byte_wide(simd, quad, 0), byte_wide(simd, quad, 1), x);
-            let lower = between(simd, byte_wide(simd, quad, 2), byte_wide(simd, quad, 3), x);
-            *value = between(simd, upper, lower, y);
-        }
-    }
+/// Floating-point operations a pixel: 8 for its place, 11 between its neighbours, 3 to normalise; the share of a
+/// column in at least five columns of nodes; the noise.
+fn flop(augment: Augment) -> u64 {
+    let field = if augment.elastic.alpha > 0.0 { 5 * (4 * 4 / TILE as u64 + 12 + 4) } else { 0 };
+    let noise = if augment.noise > 0.0 { 3 } else { 0 };
+    22 + field + noise
 }

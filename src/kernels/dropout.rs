@@ -1,11 +1,7 @@
 //! `shaders/dropout.wgsl`: elements left out at random, and the gradient.
 
-use std::sync::Arc;
-
-use rayon::prelude::*;
-
-use super::simd::{Plain, vectorize};
-use super::{Args, LANES, Launch, Range, blocks, elementwise};
+use super::shaders::dropout as shader;
+use super::{Launch, Range, blocks, elementwise};
 use crate::error::Result;
 
 /// Shapes and settings of a dropout.
@@ -33,174 +29,35 @@ impl Geometry {
         1.0 / (1.0 - self.rate)
     }
 
-    fn launch(self, entry: &'static str, names: [&'static str; 2], ranges: [Range; 2]) -> Result<Launch> {
-        let vectors = blocks(self.batch) * self.features * 4;
-        let (grid, row) = elementwise(vectors);
-        let constants = [
-            ("FEATURES", self.features as f64),
-            ("LAYER", f64::from(self.layer)),
-            ("THRESHOLD", f64::from(self.threshold())),
-            ("SCALE", f64::from(self.scale())),
-            ("VECTORS", vectors as f64),
-            ("ROW", row as f64),
-        ];
-        let bindings = [(names[0], ranges[0]), (names[1], ranges[1])];
-        let flop = (self.features * self.batch) as u64;
-        let twin = move |args: &mut Args<'_>| {
-            let (seed, from) = (args.step.seed, args.f32(names[0]));
-            dropped(&self, seed, from, args.f32_mut(names[1]));
-        };
-        Launch::old(("dropout", entry), &constants, grid, &bindings, flop, Arc::new(twin))
+    fn constants(&self) -> shader::Constants {
+        let vectors = self.vectors();
+        let (_, row) = elementwise(vectors);
+        let (layer, threshold) = (self.layer as usize, self.threshold() as usize);
+        shader::Constants { features: self.features, layer, threshold, scale: self.scale(), vectors, row }
+    }
+
+    /// Vectors of four images' elements.
+    fn vectors(&self) -> usize {
+        blocks(self.batch) * self.features * 4
+    }
+
+    fn grid(&self) -> [usize; 3] {
+        elementwise(self.vectors()).0
+    }
+
+    fn flop(&self) -> u64 {
+        (self.features * self.batch) as u64
     }
 
     /// The elements that stay, scaled up, and zeros.
     pub fn forward(self, input: Range, output: Range) -> Result<Launch> {
-        self.launch("forward", ["input", "output"], [input, output])
+        let bindings = shader::forward::Bindings { input, output };
+        shader::forward::launch(self.constants(), bindings, self.grid(), self.flop())
     }
 
     /// The gradient of the input, by the step's mask, which is drawn again.
     pub fn backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
-        self.launch("backward", ["output_grad", "input_grad"], [output_grad, input_grad])
-    }
-}
-
-/// PCG4D (Jarzynski and Olano 2020) of [`LANES`] counters at once: word by word, counters fastest.
-#[inline(always)]
-fn pcg4d([mut x, mut y, mut z, mut w]: [[u32; LANES]; 4]) -> [[u32; LANES]; 4] {
-    for words in [&mut x, &mut y, &mut z, &mut w] {
-        *words = words.map(|word| word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
-    }
-    for round in 0..2 {
-        for l in 0..LANES {
-            x[l] = x[l].wrapping_add(y[l].wrapping_mul(w[l]));
-            y[l] = y[l].wrapping_add(z[l].wrapping_mul(x[l]));
-            z[l] = z[l].wrapping_add(x[l].wrapping_mul(y[l]));
-            w[l] = w[l].wrapping_add(y[l].wrapping_mul(z[l]));
-        }
-        if round == 0 {
-            for words in [&mut x, &mut y, &mut z, &mut w] {
-                *words = words.map(|word| word ^ (word >> 16));
-            }
-        }
-    }
-    [x, y, z, w]
-}
-
-fn dropped(g: &Geometry, seed: u32, from: &[f32], to: &mut [f32]) {
-    // Features of a block that a task takes: a multiple of four, so that each hash of 16 counters is of one block.
-    const FEATURES: usize = 256;
-    let (threshold, scale) = (g.threshold(), g.scale());
-    let block = g.features * LANES;
-    let shares: Vec<_> = to
-        .chunks_mut(block)
-        .zip(from.chunks(block))
-        .enumerate()
-        .flat_map(|(block, (to, from))| {
-            let shares = to.chunks_mut(FEATURES * LANES).zip(from.chunks(FEATURES * LANES));
-            shares.enumerate().map(move |(i, (to, from))| (block, i * FEATURES, to, from))
-        })
-        .collect();
-    shares.into_par_iter().for_each(|(block, first, to, from)| {
-        vectorize(Plain(
-            #[inline(always)]
-            || {
-                // Four features of 16 images are 16 counters: four images of one feature each.
-                let vectors = to.chunks_mut(4 * LANES).zip(from.chunks(4 * LANES)).enumerate();
-                for (i, (to, from)) in vectors {
-                    let feature = (first + 4 * i) as u32;
-                    let counter =
-                        |l: usize| [seed, g.layer, (4 * block + l % 4) as u32, feature + l as u32 / 4];
-                    let words = pcg4d(std::array::from_fn(|k| std::array::from_fn(|l| counter(l)[k])));
-                    for (e, (to, from)) in to.iter_mut().zip(from).enumerate() {
-                        *to = if words[e % 4][e / 4] >= threshold { from * scale } else { 0.0 };
-                    }
-                }
-            },
-        ));
-    });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Which of the batch's elements are kept, image by image.
-    fn kept(g: Geometry, seed: u32) -> Vec<bool> {
-        let ones = vec![1.0; blocks(g.batch) * LANES * g.features];
-        let mut output = vec![f32::NAN; ones.len()];
-        dropped(&g, seed, &ones, &mut output);
-        assert!(output.iter().all(|&y| y == 0.0 || y == g.scale()));
-        output.into_iter().map(|y| y != 0.0).collect()
-    }
-
-    /// How many standard deviations the number of agreements of two masks is from what independent ones have.
-    fn agreement(a: &[bool], b: &[bool], rate: f64) -> f64 {
-        let agree = a.iter().zip(b).filter(|(a, b)| a == b).count() as f64;
-        let chance = rate * rate + (1.0 - rate) * (1.0 - rate);
-        let n = a.len() as f64;
-        (agree - n * chance) / (n * chance * (1.0 - chance)).sqrt()
-    }
-
-    /// A normal variable is further than this from its mean once in 500 million times. There are some 1,200 of them
-    /// below, so that chance fails once in 400,000 hashes, and this one is always the same.
-    const DEVIATIONS: f64 = 6.0;
-
-    #[test]
-    fn the_hash_is_the_published_one() {
-        // Of the counter (1, 2, 3, 4), by a transcription of the paper's listing into integers of any size.
-        let words: [u32; 4] = [0x3622_cd16, 0xf114_71d8, 0xe110_9b3f, 0x02b9_4c2f];
-        assert_eq!(pcg4d([1, 2, 3, 4].map(|x| [x; LANES])), words.map(|x| [x; LANES]));
-    }
-
-    #[test]
-    fn as_many_are_kept_as_the_rate_says() {
-        for rate in [0.0, 0.1, 0.25, 0.5, 0.9] {
-            for seed in 0..20u32 {
-                let g = Geometry { features: 1000, rate, layer: seed % 3, batch: 64 };
-                let mask = kept(g, seed.wrapping_mul(0x9E37_79B9));
-                let share = mask.iter().filter(|&&kept| kept).count() as f64 / mask.len() as f64;
-                let rate = f64::from(rate);
-                let deviation = (rate * (1.0 - rate) / mask.len() as f64).sqrt();
-                let off = (share - (1.0 - rate)).abs();
-                assert!(off <= DEVIATIONS * deviation, "{g:?}, seed {seed}: {share} are kept");
-            }
-        }
-        // All but a share of 2⁻²⁴, whatever the rounding.
-        let g = Geometry { features: 1000, rate: 1.0 - f32::EPSILON / 2.0, layer: 0, batch: 16 };
-        assert!(kept(g, 0).iter().filter(|&&kept| kept).count() <= 1);
-    }
-
-    #[test]
-    fn masks_of_steps_layers_images_and_features_are_independent() {
-        let rate = 0.5;
-        let g = Geometry { features: 512, rate, layer: 0, batch: 64 };
-        let check = |what: &str, a: &[bool], b: &[bool]| {
-            let off = agreement(a, b, f64::from(rate));
-            assert!(off.abs() <= DEVIATIONS, "{what} agree {off:.1} standard deviations from chance");
-        };
-        // Seeds of neighbouring steps, as the trainer makes them, and neighbouring numbers.
-        let seeds: Vec<u32> = (0..16u32).map(|step| step.wrapping_mul(0x9E37_79B9)).chain(1..16).collect();
-        let masks: Vec<Vec<bool>> = seeds.iter().map(|&seed| kept(g, seed)).collect();
-        for a in 0..masks.len() {
-            assert_eq!(masks[a], kept(g, seeds[a]), "one seed, two masks");
-            for b in 0..a {
-                check(&format!("seeds {} and {}", seeds[a], seeds[b]), &masks[a], &masks[b]);
-            }
-        }
-        let layers: Vec<Vec<bool>> = (0..16).map(|layer| kept(Geometry { layer, ..g }, 7)).collect();
-        for a in 0..layers.len() {
-            for b in 0..a {
-                check(&format!("layers {a} and {b}"), &layers[a], &layers[b]);
-            }
-        }
-        // A seed that goes up as a layer does.
-        for k in 1..8 {
-            check("layers and seeds", &kept(Geometry { layer: k, ..g }, 0), &kept(g, k));
-        }
-        // The mask and itself, moved by some images, features and blocks.
-        for distance in (1..=64).chain([g.features * LANES, 2 * g.features * LANES]) {
-            let mask = &masks[3];
-            check(&format!("elements {distance} apart"), &mask[distance..], &mask[..mask.len() - distance]);
-        }
+        let bindings = shader::backward::Bindings { output_grad, input_grad };
+        shader::backward::launch(self.constants(), bindings, self.grid(), self.flop())
     }
 }

@@ -65,7 +65,6 @@ pub struct Launch {
     pub bytes: u64,
     /// The names of the layers whose outputs or gradients it makes; none for the rest of a step, such as the loss.
     pub layers: Vec<String>,
-    pub(crate) twin: Option<super::old::Twin>,
 }
 
 impl fmt::Debug for Launch {
@@ -110,7 +109,7 @@ impl Launch {
         }
         let bytes = bindings.iter().map(|(_, range)| 4 * range.len as u64).sum();
         let grid = grid.map(|n| n as u32);
-        Ok(Launch { shader, entry, constants, grid, bindings, flop, bytes, layers: Vec::new(), twin: None })
+        Ok(Launch { shader, entry, constants, grid, bindings, flop, bytes, layers: Vec::new() })
     }
 
     /// The value of an override that its entry point uses.

@@ -14,7 +14,7 @@ pub mod augment;
 pub mod batch;
 pub mod conv2d;
 pub mod conv_pool;
-pub(crate) mod depthwise;
+pub mod depthwise;
 pub mod dropout;
 pub mod join;
 mod launch;
@@ -22,7 +22,6 @@ pub mod linear;
 pub mod loss;
 pub mod lrn;
 pub mod norm;
-mod old;
 pub mod optimizer;
 pub mod peak;
 pub mod pool2d;
@@ -31,10 +30,7 @@ pub mod shaders;
 
 pub use launch::{BufferId, Constants, Launch, Range, Slots, Step};
 pub(crate) use launch::{Slot, elementwise};
-pub(crate) use old::{Args, Twin};
 pub use shaders::SHADERS;
-
-pub(crate) use crate::twins::simd;
 
 use crate::network::Activation;
 

@@ -1,13 +1,9 @@
 //! `shaders/rbf.wgsl`: Euclidean radial basis units (LeCun et al. 1998, equation 7), and their gradients.
 
-use std::sync::Arc;
-
-use rayon::prelude::*;
-
 pub use super::Gradients;
 
-use super::simd::{Plain, lanes, lanes_mut, vectorize};
-use super::{Args, LANES, Launch, Range, WORKGROUP, blocks, padded};
+use super::shaders::rbf as shader;
+use super::{Launch, Range, WORKGROUP, blocks};
 use crate::error::Result;
 
 /// Shapes of a layer of units.
@@ -49,131 +45,42 @@ impl Geometry {
         (self.fill / self.weight_tiles()).clamp(1, blocks(self.batch))
     }
 
-    fn launch(
-        self,
-        entry: &'static str,
-        invocations: usize,
-        bindings: &[(&str, Range)],
-        twin: impl Fn(&Geometry, &mut Args<'_>) + Send + Sync + 'static,
-    ) -> Result<Launch> {
-        let constants = [
-            ("INPUTS", self.inputs as f64),
-            ("OUTPUTS", self.outputs as f64),
-            ("BLOCKS", blocks(self.batch) as f64),
-            ("SPLITS", self.splits() as f64),
-        ];
-        let grid = [invocations.div_ceil(WORKGROUP), 1, 1];
-        // A difference, a product, a sum.
-        let flop = 3 * (self.weights() * self.batch) as u64;
-        let twin = Arc::new(move |args: &mut Args<'_>| twin(&self, args));
-        Launch::old(("rbf", entry), &constants, grid, bindings, flop, twin)
+    fn constants(&self) -> shader::Constants {
+        let Geometry { inputs, outputs, .. } = *self;
+        shader::Constants { inputs, outputs, blocks: blocks(self.batch), splits: self.splits() }
+    }
+
+    /// A difference, a product, a sum.
+    fn flop(&self) -> u64 {
+        3 * (self.weights() * self.batch) as u64
     }
 
     /// The negative squared distance of each image from each code.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
-        let bindings = [("input", b.input), ("weight", b.weight), ("output", b.output)];
+        let Buffers { input, weight, output } = b;
+        let bindings = shader::forward::Bindings { input, weight, output };
         let invocations = 4 * blocks(self.batch) * self.outputs.div_ceil(4);
-        self.launch("forward", invocations, &bindings, forward)
+        shader::forward::launch(self.constants(), bindings, grid(invocations), self.flop())
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, output_grad: Range, input_grad: Range) -> Result<Launch> {
-        let bindings = [
-            ("input", b.input),
-            ("weight", b.weight),
-            ("output_grad", output_grad),
-            ("input_grad", input_grad),
-        ];
+        let Buffers { input, weight, .. } = b;
+        let bindings = shader::input_gradient::Bindings { input, weight, output_grad, input_grad };
         let invocations = 4 * blocks(self.batch) * self.inputs.div_ceil(4);
-        self.launch("input_gradient", invocations, &bindings, input_gradient)
+        shader::input_gradient::launch(self.constants(), bindings, grid(invocations), self.flop())
     }
 
     /// The partial sums of the codes' gradient: [`Geometry::splits`] times `padded(weights)`.
     pub fn weight_gradient(self, b: Buffers, output_grad: Range, weight_grad: Range) -> Result<Launch> {
-        let bindings = [
-            ("input", b.input),
-            ("weight", b.weight),
-            ("output_grad", output_grad),
-            ("weight_grad", weight_grad),
-        ];
+        let Buffers { input, weight, .. } = b;
+        let bindings = shader::weight_gradient::Bindings { input, weight, output_grad, weight_grad };
         let invocations = self.splits() * self.weight_tiles();
-        self.launch("weight_gradient", invocations, &bindings, weight_gradient)
+        shader::weight_gradient::launch(self.constants(), bindings, grid(invocations), self.flop())
     }
 }
 
-fn forward(g: &Geometry, args: &mut Args<'_>) {
-    let (input, weight) = (args.f32("input"), args.f32("weight"));
-    let output = args.f32_mut("output");
-    output.par_chunks_mut(g.outputs * LANES).zip(input.par_chunks(g.inputs * LANES)).for_each(
-        |(output, input)| {
-            vectorize(Plain(
-                #[inline(always)]
-                || {
-                    for (i, output) in output.chunks_mut(LANES).enumerate() {
-                        let mut sum = [0.0; LANES];
-                        for (j, w) in weight[i * g.inputs..][..g.inputs].iter().enumerate() {
-                            let x = lanes(input, j);
-                            for l in 0..LANES {
-                                sum[l] += (x[l] - w) * (x[l] - w);
-                            }
-                        }
-                        *lanes_mut(output, 0) = sum.map(|sum: f32| -sum);
-                    }
-                },
-            ));
-        },
-    );
-}
-
-fn input_gradient(g: &Geometry, args: &mut Args<'_>) {
-    let [input, weight, output_grad] = ["input", "weight", "output_grad"].map(|name| args.f32(name));
-    let input_grad = args.f32_mut("input_grad");
-    let upstream = input.par_chunks(g.inputs * LANES).zip(output_grad.par_chunks(g.outputs * LANES));
-    input_grad.par_chunks_mut(g.inputs * LANES).zip(upstream).for_each(
-        |(input_grad, (input, output_grad))| {
-            vectorize(Plain(
-                #[inline(always)]
-                || {
-                    for j in 0..g.inputs {
-                        let x = lanes(input, j);
-                        let mut sum = [0.0; LANES];
-                        for i in 0..g.outputs {
-                            let (grad, w) = (lanes(output_grad, i), weight[i * g.inputs + j]);
-                            for l in 0..LANES {
-                                sum[l] += grad[l] * (x[l] - w);
-                            }
-                        }
-                        *lanes_mut(input_grad, j) = sum.map(|sum: f32| -2.0 * sum);
-                    }
-                },
-            ));
-        },
-    );
-}
-
-fn weight_gradient(g: &Geometry, args: &mut Args<'_>) {
-    let [input, weight, output_grad] = ["input", "weight", "output_grad"].map(|name| args.f32(name));
-    let splits = args.f32_mut("weight_grad").chunks_mut(padded(g.weights())).take(g.splits());
-    let rows = splits.enumerate().flat_map(|(split, sums)| {
-        let rows = sums[..g.weights()].chunks_mut(g.inputs);
-        rows.enumerate().map(move |(i, row)| (split, i, row))
-    });
-    rows.collect::<Vec<_>>().into_par_iter().for_each(|(split, i, row)| {
-        vectorize(Plain(
-            #[inline(always)]
-            || {
-                for (j, (sum, w)) in row.iter_mut().zip(&weight[i * g.inputs..]).enumerate() {
-                    let mut all = [0.0; LANES];
-                    for block in (split..blocks(g.batch)).step_by(g.splits()) {
-                        let x = lanes(input, block * g.inputs + j);
-                        let grad = lanes(output_grad, block * g.outputs + i);
-                        for l in 0..LANES {
-                            all[l] += grad[l] * (x[l] - w);
-                        }
-                    }
-                    *sum = 2.0 * all.iter().sum::<f32>();
-                }
-            },
-        ));
-    });
+/// The grid of so many invocations.
+fn grid(invocations: usize) -> [usize; 3] {
+    [invocations.div_ceil(WORKGROUP), 1, 1]
 }

@@ -1,5 +1,8 @@
-//! A trained network as a file that explains itself: weights under PyTorch's names, and in the metadata the
-//! network's text, what its classes are called and how its input is made.
+//! What is kept of a run. A trained network is a file that explains itself: weights under PyTorch's names, and in the
+//! metadata the network's text, what its classes are called and how its input is made.
+//!
+//! A [`checkpoint`] has what a run needs to go on, besides; a [`Record`] what repeats it; and a [`run`]'s folder holds
+//! all of them on a disk.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +11,14 @@ use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::plan::Plan;
 
+pub mod checkpoint;
+pub mod record;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod run;
 pub mod safetensors;
 
-use safetensors::Tensors;
-
-/// What the names of a checkpoint's tensors begin with that are not weights; the parameter's name follows.
-pub const PREFIXES: [&str; 3] = ["moment1.", "moment2.", "best."];
+pub use record::Record;
+use safetensors::{Named, Tensors};
 
 /// What a network was trained on, as far as its use depends on it.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -54,19 +59,25 @@ impl About {
 }
 
 /// The tensors of flat parameters or moments, as [`safetensors::encode`] takes them; `prefix` goes before each name.
-pub fn tensors<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Vec<(String, Vec<usize>, &'a [f32])> {
-    plan.split(flat)
-        .map(|(parameter, values)| (format!("{prefix}{}", parameter.name), parameter.shape.clone(), values))
-        .collect()
+fn tensors<'a>(plan: &'a Plan, prefix: &str, flat: &'a [f32]) -> Result<Vec<Named<'a>>> {
+    let len = plan.parameters.len;
+    if flat.len() != len {
+        return Err(Error::Settings(format!("{} parameters or moments, expected {len}", flat.len())));
+    }
+    let named = |name: &str| format!("{prefix}{name}");
+    Ok(plan
+        .split(flat)
+        .map(|(parameter, values)| (named(&parameter.name), parameter.shape.clone(), values))
+        .collect())
 }
 
 /// The bytes of a `.safetensors` file with a network's weights, flat as
 /// [`Session::parameters`](crate::session::Session::parameters) gives them.
 ///
 /// # Errors
-/// [`Error::Weights`] when a weight is not finite.
+/// [`Error::Weights`] when a weight is not finite, [`Error::Settings`] when there are more or fewer than the plan's.
 pub fn encode(plan: &Plan, flat: &[f32], about: &About) -> Result<Vec<u8>> {
-    safetensors::encode(&tensors(plan, "", flat), &about.metadata(&plan.network))
+    safetensors::encode(&tensors(plan, "", flat)?, &about.metadata(&plan.network))
 }
 
 /// The weights in a file and its metadata; of a checkpoint the weights only. `name` is what errors call the file.
@@ -75,24 +86,8 @@ pub fn encode(plan: &Plan, flat: &[f32], about: &About) -> Result<Vec<u8>> {
 /// As [`safetensors::decode`].
 pub fn weights(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
     let (mut tensors, metadata) = safetensors::decode(name, bytes)?;
-    if metadata.contains_key("position") {
-        tensors.retain(|name, _| !PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
-    }
+    checkpoint::keep_weights(&mut tensors, &metadata);
     Ok((tensors, metadata))
-}
-
-/// The values of a network's parameters, each with `prefix` before its name, which have to be all that there is.
-///
-/// # Errors
-/// [`Error::Weights`] with every difference.
-pub fn take(name: &str, mut tensors: Tensors, network: &Network, prefix: &str) -> Result<Vec<Vec<f32>>> {
-    let parameters = network.parameters()?;
-    let expected: Vec<_> = parameters
-        .iter()
-        .map(|parameter| (format!("{prefix}{}", parameter.name), parameter.shape.clone()))
-        .collect();
-    safetensors::check(name, &tensors, &expected)?;
-    Ok(expected.iter().filter_map(|(name, _)| tensors.remove(name)).map(|tensor| tensor.data).collect())
 }
 
 /// Weights with the network they belong to.
@@ -110,10 +105,10 @@ impl Model {
     /// Reads a file. Without `network`, it has to name its own. `name` is what errors call it.
     ///
     /// # Errors
-    /// [`Error::Data`] and [`Error::Weights`] as [`safetensors::decode`] and [`take`]; [`Error::Settings`] when
-    /// nothing says which network the weights are of.
+    /// [`Error::Data`] and [`Error::Weights`] as [`safetensors::decode`]; [`Error::Weights`] with every difference from
+    /// the names and shapes that the network expects; [`Error::Settings`] when nothing says which network it is.
     pub fn decode(name: &str, bytes: &[u8], network: Option<Network>) -> Result<Model> {
-        let (tensors, metadata) = weights(name, bytes)?;
+        let (mut tensors, metadata) = weights(name, bytes)?;
         let network = match (network, metadata.get("network")) {
             (Some(network), _) => network,
             (None, Some(text)) => Network::parse(text)
@@ -124,7 +119,10 @@ impl Model {
                 )));
             }
         };
-        let parameters = take(name, tensors, &network, "")?;
+        let expected: Vec<_> =
+            network.parameters()?.into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
+        safetensors::check(name, &tensors, &expected)?;
+        let parameters = expected.iter().filter_map(|(name, _)| Some(tensors.remove(name)?.data)).collect();
         let read = |key: &str| metadata.get(key).map(String::as_str);
         let suggested = if network.input.channels == 1 { Encoding::Ink } else { Encoding::Picture };
         let about = About {
@@ -204,7 +202,7 @@ mod tests {
         let network = Network::preset("lenet5").unwrap();
         let plan = Plan::new(&network, &Options { batch: 1, ..Options::default() }).unwrap();
         let flat = vec![0.5; plan.parameters.len];
-        let bytes = safetensors::encode(&tensors(&plan, "", &flat), &BTreeMap::new()).unwrap();
+        let bytes = safetensors::encode(&tensors(&plan, "", &flat).unwrap(), &BTreeMap::new()).unwrap();
         let found = Model::decode("it", &bytes, None);
         assert!(matches!(found, Err(Error::Settings(_))), "{found:?}");
         assert_eq!(Model::decode("it", &bytes, Some(network)).unwrap().about.encoding, Encoding::Ink);

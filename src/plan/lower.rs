@@ -2,11 +2,11 @@
 
 use super::Options;
 use super::operation::{
-    AdaptivePool, AveragePool, Concat, Conv2d, CrossEntropy, Dropout, Elementwise, Linear, LocalResponseNorm,
-    MaxPool, Norm, Operation, Rbf, Sum, Upsample,
+    AdaptivePool, AveragePool, Concat, Conv2d, CrossEntropy, Depthwise, Dropout, Elementwise, Linear,
+    LocalResponseNorm, MaxPool, Norm, Operation, Rbf, Sum, Upsample,
 };
 use crate::kernels::norm::Kind;
-use crate::kernels::{conv2d, dropout, linear, loss, lrn, norm, pool2d, rbf};
+use crate::kernels::{conv2d, depthwise, dropout, linear, loss, lrn, norm, pool2d, rbf};
 use crate::network::{self, Layer, Network, Placed, Pool2d, Shape};
 
 /// The operation of one layer; flattening only renames dimensions and has none.
@@ -77,7 +77,7 @@ pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operati
 }
 
 fn convolution(layer: &Placed, c: &network::Conv2d, options: &Options) -> Box<dyn Operation> {
-    Box::new(Conv2d(conv2d::Geometry {
+    let geometry = conv2d::Geometry {
         in_channels: layer.input.channels,
         in_size: [layer.input.height, layer.input.width],
         out_channels: layer.output.channels,
@@ -92,7 +92,11 @@ fn convolution(layer: &Placed, c: &network::Conv2d, options: &Options) -> Box<dy
         input_activation: None,
         batch: options.batch,
         fill: options.fill,
-    }))
+    };
+    match depthwise::Geometry::of(&geometry) {
+        Some(by_channels) => Box::new(Depthwise(by_channels)),
+        None => Box::new(Conv2d(geometry)),
+    }
 }
 
 /// The operation of a network's loss over logits of this shape.

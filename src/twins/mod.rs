@@ -5,7 +5,23 @@
 //! The twins are three things: the oracle of every kernel test, the baseline of the benchmark, and what trains on a
 //! machine without a GPU. They compute on every core, with the widest SIMD registers that the machine has.
 
+mod activation;
+mod batch;
+mod conv2d;
+mod conv_pool;
+mod depthwise;
+mod dropout;
+mod finish;
+mod join;
 mod linear;
+mod loss;
+mod lrn;
+mod norm;
+mod optimizer;
+mod peak;
+mod pool2d;
+mod random;
+mod rbf;
 pub(crate) mod simd;
 
 use crate::kernels::{Launch, Slots, Step};

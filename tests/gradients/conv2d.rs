@@ -1,6 +1,6 @@
 //! Convolutions of all strides, paddings, dilations and groups.
 
-use lenet::kernels::conv2d;
+use lenet::kernels::{conv2d, depthwise};
 
 use super::*;
 
@@ -80,7 +80,7 @@ fn convolution() {
         ([2, 2, 7, 5], Conv { out: 2, kernel: [1, 2], stride: [3, 3], groups: 2, ..plain }, false),
     ];
     let mut random = Random(1);
-    let mut worst = Worst::default();
+    let (mut worst, mut depthwise_cases) = (Worst::default(), 0);
     let ends = [
         None,
         Some(Activation::Relu),
@@ -111,7 +111,17 @@ fn convolution() {
         let what = format!("{k:?} with {activation:?} of {shape:?}");
         let formula = |input: &Images, weight: &[f64], bias: &[f64]| conv_reference(k, input, weight, bias);
         let splits = g.splits();
-        let layer = Weighted { what, before, activation, weight, bias, formula: &formula, splits };
+        let mut layer = Weighted { what, before, activation, weight, bias, formula: &formula, splits };
+        layer.check(&mut worst, &mut random, |buffers, gradients, input_grad| {
+            vec![
+                g.forward(buffers).unwrap(),
+                g.weight_gradient(buffers, gradients).unwrap(),
+                g.input_gradient(buffers, gradients, input_grad).unwrap(),
+            ]
+        });
+        let Some(g) = depthwise::Geometry::of(&g) else { continue };
+        depthwise_cases += 1;
+        layer.splits = g.splits();
         layer.check(&mut worst, &mut random, |buffers, gradients, input_grad| {
             vec![
                 g.forward(buffers).unwrap(),
@@ -120,5 +130,6 @@ fn convolution() {
             ]
         });
     }
+    assert_eq!(depthwise_cases, 5);
     worst.report("conv2d");
 }

@@ -1,6 +1,6 @@
 //! The cases of `shaders/conv2d.wgsl`.
 
-use lenet::kernels::conv2d;
+use lenet::kernels::{Gradients, LayerBuffers, conv2d};
 
 use super::harness::*;
 
@@ -225,7 +225,19 @@ impl Conv {
     }
 }
 
-pub fn case(conv: Conv) -> Case {
+fn case(conv: Conv) -> Case {
+    let g = conv.geometry();
+    convolution(conv, g.splits(), |b, upstream, input_grad| {
+        [g.forward(b), g.input_gradient(b, upstream, input_grad), g.weight_gradient(b, upstream)]
+    })
+}
+
+/// A convolution's three launches, whichever shader does them.
+pub fn convolution(
+    conv: Conv,
+    splits: usize,
+    launches: impl FnOnce(LayerBuffers, Gradients, Range) -> [lenet::Result<Launch>; 3],
+) -> Case {
     let g = conv.geometry();
     let mut case = Case::new(format!("{conv:?}"));
     let mut random = Random::of(&case.name);
@@ -242,13 +254,13 @@ pub fn case(conv: Conv) -> Case {
     let input_grad = case.output("input_grad", inputs * rows, sums(g.out_channels / g.groups * taps));
     let lens = if g.bias { vec![g.weights(), g.out_channels] } else { vec![g.weights()] };
     let terms = sums(g.out_size[0] * g.out_size[1] * rows);
-    let gradients = case.partials("gradients", &lens, g.splits(), terms);
+    let gradients = case.partials("gradients", &lens, splits, terms);
     // Without a bias, any range does.
     let bias = if g.bias { parameters[1] } else { parameters[0] };
-    let buffers = conv2d::Buffers { input, weight: parameters[0], bias, output };
-    let upstream = conv2d::Gradients { output: output_grad, weight: gradients[0], bias: gradients[1] };
-    case.launch(g.forward(buffers));
-    case.launch(g.input_gradient(buffers, upstream, input_grad));
-    case.launch(g.weight_gradient(buffers, upstream));
+    let buffers = LayerBuffers { input, weight: parameters[0], bias, output };
+    let upstream = Gradients { output: output_grad, weight: gradients[0], bias: gradients[1] };
+    for launch in launches(buffers, upstream, input_grad) {
+        case.launch(launch);
+    }
     case
 }

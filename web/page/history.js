@@ -2,11 +2,13 @@
 
 const POINTS = 4096;
 const DECAY = 0.95; // of the smoothing, per step
+const LINES = ["step", "loss", "accuracy", "smoothLoss", "smoothAccuracy"];
+const COUNTS = ["length", "stride", "held", "weight", "sumLoss", "sumAccuracy", "heldLoss", "heldAccuracy"];
 
 // Points of `stride` steps each; when there is no more room, neighbours are merged and the stride doubles.
 export class History {
   constructor() {
-    for (const name of ["step", "loss", "accuracy", "smoothLoss", "smoothAccuracy"]) this[name] = new Float32Array(POINTS);
+    for (const name of LINES) this[name] = new Float32Array(POINTS);
     this.clear();
   }
 
@@ -49,9 +51,14 @@ export class History {
     this.stride *= 2;
   }
 
-  // Forgets what came after a step.
-  truncate(step) {
-    while (this.length && this.step[this.length - 1] > step) this.length--;
-    this.held = this.heldLoss = this.heldAccuracy = 0;
+  // All that it holds, to be restored.
+  copy() {
+    const lines = LINES.map((name) => [name, this[name].slice(0, this.length)]);
+    return Object.fromEntries([...lines, ...COUNTS.map((name) => [name, this[name]])]);
+  }
+
+  restore(copy) {
+    for (const name of LINES) this[name].set(copy[name]);
+    for (const name of COUNTS) this[name] = copy[name];
   }
 }

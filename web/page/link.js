@@ -4,10 +4,7 @@ const SILENCE = 180000; // ms; some drivers compile shaders for a minute
 const LOOK = 2000;
 
 export class Link {
-  // `heard(event)` gets what the worker tells unasked; `silent()` is called when nothing comes though something should.
-  constructor(heard, silent) {
-    this.heard = heard;
-    this.silent = silent;
+  constructor() {
     this.open();
     let looked = performance.now();
     setInterval(() => {
@@ -20,6 +17,11 @@ export class Link {
         this.silent();
       }
     }, LOOK);
+  }
+
+  // `heard(event)` gets what the worker tells unasked; `silent()` is called when nothing comes though something should.
+  listen(heard, silent) {
+    Object.assign(this, { heard, silent });
   }
 
   open() {

@@ -4,15 +4,18 @@ const TEXT = new Set(["net", "activation", "pooling", "optimizer", "schedule", "
 const NULLABLE = new Set(["activation", "pooling", "weight_decay"]); // empty is what the network or optimizer has itself
 
 export class Settings {
-  // `rate(x)` is called when the learning rate changes, `apply()` when the form is sent, `changed()` on any change.
-  constructor(form, device, { rate, apply, changed }) {
+  constructor(form, device) {
     this.form = form;
     this.device = device;
     this.defaults = this.read();
     this.defaultDevice = device.value;
-    const slider = form.querySelector("#rate-slider");
-    const number = form.elements.learning_rate;
-    this.follow = () => { slider.value = Math.log10(Math.max(1e-5, Number(number.value) || 0)); };
+    this.slider = form.querySelector("#rate-slider");
+    this.number = form.elements.learning_rate;
+  }
+
+  // `rate(x)` is called when the learning rate changes, `apply()` when the form is sent, `changed()` on any change.
+  listen({ rate, apply, changed }) {
+    const { form, slider, number } = this;
     slider.addEventListener("input", () => {
       number.value = Number((10 ** slider.value).toPrecision(2));
       rate(Number(number.value));
@@ -27,6 +30,11 @@ export class Settings {
       event.preventDefault();
       apply();
     });
+  }
+
+  // Brings the slider to where the number is.
+  follow() {
+    this.slider.value = Math.log10(Math.max(1e-5, Number(this.number.value) || 0));
   }
 
   // What the form says, as the laboratory takes it.

@@ -1,6 +1,5 @@
 //! One network in training, with what one may ask of it between two steps.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 
 use js_sys::{Array, Error as JsError, Float32Array, Object, Promise, Reflect, Uint8Array};
@@ -17,8 +16,9 @@ use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
 
+use crate::resume::{self, Checkpoint, Notes};
 use crate::settings::Settings;
-use crate::{Data, Result, device, thrown};
+use crate::{Data, Result, ahead, device, thrown};
 
 /// Test pictures that [`Lab::check`] compares the devices on.
 const CHECKED: usize = 64;
@@ -30,28 +30,18 @@ pub struct Lab {
     gpu: Option<gpu::Device>,
     inspector: Option<Inspector>,
     test: Rc<Dataset>,
+    notes: Notes,
+    ahead: bool,
 }
 
-thread_local! {
-    /// Pipelines that were compiled ahead: a browser makes the same ones again at once, as long as these live.
-    static WARM: RefCell<Option<gpu::Gpu>> = const { RefCell::new(None) };
-}
-
-/// Compiles the shaders for `settings` (JSON) on the GPU, for a [`Lab::open`] with the same settings to find: while the
-/// data is still on its way.
-#[wasm_bindgen]
-pub async fn warm(settings: String) -> Result<()> {
-    let device = device().await?;
-    let compile = async {
-        let settings = Settings::parse(&settings)?;
-        let nothing = Dataset::new("nothing", [1, 28, 28], 10, Vec::new(), Vec::new())?;
-        let options = Trainer::options(&settings.training()?, &nothing, &nothing);
-        let options = Options { train_images: 1, eval_images: 1, fill: device.fill(), ..options };
-        let plan = Plan::new(&settings.network()?, &options)?;
-        gpu::Gpu::new(&device, &plan.program).await
-    };
-    WARM.set(Some(compile.await.map_err(thrown)?));
-    Ok(())
+/// What a laboratory begins with.
+enum Start {
+    /// Fresh weights.
+    Fresh,
+    /// The network and weights of a file.
+    Weights(Vec<u8>),
+    /// A run as [`Lab::checkpoint`] gave it.
+    Checkpoint(Vec<u8>),
 }
 
 /// The first `n` pictures.
@@ -64,59 +54,62 @@ fn first(data: &Rc<Dataset>, n: usize) -> Result<Rc<Dataset>, Error> {
     Dataset::new(data.name.clone(), shape, data.classes, images, data.labels[..n].to_vec()).map(Rc::new)
 }
 
-impl Lab {
-    async fn make(
-        train: Rc<Dataset>,
-        test: Rc<Dataset>,
-        settings: String,
-        device_name: String,
-        weights: Option<Vec<u8>>,
-    ) -> Result<Lab> {
+/// A promise of a [`Lab`] on `device_name`: `gpu` or `cpu`.
+fn promise(data: &Data, settings: String, device_name: String, start: Start) -> Promise {
+    let (train, test) = (data.train.clone(), data.test.clone());
+    future_to_promise(async move {
         let gpu = match device_name.as_str() {
             "gpu" => Some(device().await?),
             "cpu" => None,
-            other => return Err(JsError::new(&format!("there is no device called {other}"))),
+            other => return Err(JsError::new(&format!("there is no device called {other}")).into()),
         };
-        let made = Lab::build(train, test, &settings, gpu, weights).await.map_err(thrown);
-        WARM.set(None);
-        made
-    }
+        Ok(Lab::build(&train, test, &settings, gpu, start).await.map_err(thrown)?.into())
+    })
+}
 
+impl Lab {
     async fn build(
-        train: Rc<Dataset>,
+        train: &Rc<Dataset>,
         test: Rc<Dataset>,
         settings: &str,
         gpu: Option<gpu::Device>,
-        weights: Option<Vec<u8>>,
+        start: Start,
     ) -> Result<Lab, Error> {
         let settings = Settings::parse(settings)?;
-        let model = weights.map(|bytes| Model::decode("the file", &bytes, None)).transpose()?;
-        let network = match &model {
-            Some(model) => model.network.clone(),
-            None => settings.network()?,
-        };
-        let train = first(&train, settings.images)?;
-        let evaluation = first(&test, settings.test_images)?;
         let training = settings.training()?;
-        let mut options = Trainer::options(&training, &train, &evaluation);
-        let (plan, backend) = match &gpu {
-            Some(device) => {
-                options.fill = device.fill();
-                let plan = Plan::within(&network, &options, device.memory())?;
-                let backend = Backend::gpu(device, &plan.program).await?;
-                (plan, backend)
-            }
-            None => {
-                let plan = Plan::new(&network, &options)?;
-                let backend = Backend::cpu(&plan.program);
-                (plan, backend)
-            }
+        let train = first(train, settings.images)?;
+        let evaluation = first(&test, settings.test_images)?;
+        let notes = Notes {
+            device: if gpu.is_some() { "auto" } else { "cpu" },
+            data: resume::fingerprint(&[&train, &evaluation]),
+            about: About::data(&test),
+            accuracy: None,
         };
-        let mut trainer = Trainer::new(Session::new(plan, backend), training, &train, &evaluation)?;
-        if let Some(model) = &model {
-            trainer.session().set_parameters(model.parameters.iter().map(Vec::as_slice))?;
+        let (model, checkpoint) = match start {
+            Start::Fresh => (None, None),
+            Start::Weights(bytes) => (Some(Model::decode("the file", &bytes, None)?), None),
+            Start::Checkpoint(bytes) => (None, Some(Checkpoint::decode(&bytes)?)),
+        };
+        if let Some(checkpoint) = &checkpoint {
+            checkpoint.check(&training, &notes.data)?;
         }
-        Ok(Lab { trainer, gpu, inspector: None, test })
+        let network = match (&model, &checkpoint) {
+            (Some(Model { network, .. }), _) | (_, Some(Checkpoint { network, .. })) => network.clone(),
+            (None, None) => settings.network()?,
+        };
+        let options = Trainer::options(&training, &train, &evaluation);
+        let (plan, backend, ahead) = backend(&network, options, gpu.as_ref()).await?;
+        let trainer = Trainer::new(Session::new(plan, backend), training, &train, &evaluation)?;
+        let mut lab = Lab { trainer, gpu, inspector: None, test, notes, ahead };
+        if let Some(model) = model {
+            lab.trainer.session().set_parameters(model.parameters.iter().map(Vec::as_slice))?;
+        }
+        if let Some(checkpoint) = checkpoint {
+            lab.notes.accuracy = checkpoint.accuracy;
+            let snapshot = checkpoint.snapshot(lab.trainer.session().plan())?;
+            lab.trainer.restore(&snapshot)?;
+        }
+        Ok(lab)
     }
 
     fn network(&mut self) -> Network {
@@ -124,21 +117,45 @@ impl Lab {
     }
 }
 
+/// The network on a device, and whether it had been compiled ahead.
+async fn backend(
+    network: &Network,
+    options: Options,
+    gpu: Option<&gpu::Device>,
+) -> Result<(Plan, Backend, bool), Error> {
+    let options = Options { fill: gpu.map_or(options.fill, gpu::Device::fill), ..options };
+    let ahead = ahead::take(network, &options);
+    let Some(device) = gpu else {
+        let plan = Plan::new(network, &options)?;
+        let backend = Backend::cpu(&plan.program);
+        return Ok((plan, backend, false));
+    };
+    if let Some((plan, backend)) = ahead {
+        return Ok((plan, backend, true));
+    }
+    let plan = Plan::within(network, &options, device.memory())?;
+    let backend = Backend::gpu(device, &plan.program).await?;
+    Ok((plan, backend, false))
+}
+
 #[wasm_bindgen]
 impl Lab {
     /// A network as `settings` (JSON) describe it, with fresh weights, on `device`: `gpu` or `cpu`. A promise of a
     /// [`Lab`].
     pub fn open(data: &Data, settings: String, device: String) -> Promise {
-        let (train, test) = (data.train.clone(), data.test.clone());
-        future_to_promise(async move { Ok(Lab::make(train, test, settings, device, None).await?.into()) })
+        promise(data, settings, device, Start::Fresh)
     }
 
     /// The network and weights of a `.safetensors` file, trained on as `settings` say. A promise of a [`Lab`].
     pub fn load(data: &Data, settings: String, device: String, bytes: Vec<u8>) -> Promise {
-        let (train, test) = (data.train.clone(), data.test.clone());
-        future_to_promise(
-            async move { Ok(Lab::make(train, test, settings, device, Some(bytes)).await?.into()) },
-        )
+        promise(data, settings, device, Start::Weights(bytes))
+    }
+
+    /// The run that [`Lab::checkpoint`] gave the bytes of, with its weights, moments and position; `settings` have to be
+    /// those that it began with, the network is that of the bytes. On the same device its next steps have the same bits
+    /// as if it had never stopped. A promise of a [`Lab`].
+    pub fn resume(data: &Data, settings: String, device: String, bytes: Vec<u8>) -> Promise {
+        promise(data, settings, device, Start::Checkpoint(bytes))
     }
 
     /// What runs it, in words.
@@ -157,6 +174,18 @@ impl Lab {
     #[wasm_bindgen(getter)]
     pub fn steps_per_epoch(&self) -> f64 {
         self.trainer.steps_per_epoch() as f64
+    }
+
+    /// Steps taken, as far as they have been told.
+    #[wasm_bindgen(getter)]
+    pub fn step(&self) -> f64 {
+        self.trainer.position().step as f64
+    }
+
+    /// Whether its pipelines are those that [`warm`](crate::ahead::warm) had compiled.
+    #[wasm_bindgen(getter)]
+    pub fn ahead(&self) -> bool {
+        self.ahead
     }
 
     /// Launches of a training step.
@@ -190,6 +219,9 @@ impl Lab {
     /// The next event, as JSON; undefined when nothing is in flight.
     pub async fn event(&mut self) -> Result<Option<String>> {
         let event = self.trainer.event().await.map_err(thrown)?;
+        if let Some(Event::Epoch { evaluation, .. }) = &event {
+            self.notes.accuracy = Some(evaluation.accuracy());
+        }
         Ok(event.map(|event| told(&event).to_string()))
     }
 
@@ -306,6 +338,16 @@ impl Lab {
         let flat = self.trainer.session().parameters().await.map_err(thrown)?;
         let about = About::data(&self.test);
         let bytes = model::encode(self.trainer.session().plan(), &flat, &about).map_err(thrown)?;
+        Ok(Uint8Array::from(bytes.as_slice()))
+    }
+
+    /// The run as it is now, to [`Lab::resume`] from: a `.safetensors` file, with which `lenet train --resume` goes on,
+    /// too, where the run trains on all pictures. Rejects while anything is in flight: take the events first.
+    pub async fn checkpoint(&mut self) -> Result<Uint8Array> {
+        let snapshot = self.trainer.snapshot().await.map_err(thrown)?;
+        let training = self.trainer.settings().clone();
+        let plan = self.trainer.session().plan();
+        let bytes = resume::encode(plan, &training, &snapshot, &self.notes).map_err(thrown)?;
         Ok(Uint8Array::from(bytes.as_slice()))
     }
 

@@ -3,7 +3,9 @@
 //! The page holds one [`Data`] and one [`Lab`] in a worker and calls them in turns; nothing here waits for a GPU but
 //! the functions that give a promise.
 
+mod ahead;
 mod lab;
+mod resume;
 mod settings;
 
 use std::cell::RefCell;
@@ -21,6 +23,9 @@ use serde_json::json;
 use wasm_bindgen::prelude::*;
 
 pub use lab::Lab;
+
+use resume::Checkpoint;
+use settings::Settings;
 
 type Result<T, E = JsError> = std::result::Result<T, E>;
 
@@ -183,6 +188,18 @@ pub async fn adapter() -> Result<String> {
         "driver": info.driver,
     })
     .to_string())
+}
+
+/// The settings to [`Lab::resume`] a file with, as JSON without the numbers of pictures; undefined for a file that holds
+/// weights only, or a run that the page's settings cannot describe.
+#[wasm_bindgen]
+pub fn resumable(bytes: &[u8]) -> Result<Option<String>> {
+    if !resume::is_checkpoint(bytes).map_err(thrown)? {
+        return Ok(None);
+    }
+    let checkpoint = Checkpoint::decode(bytes).map_err(thrown)?;
+    let settings = checkpoint.settings();
+    Ok(settings.and_then(|(training, net)| Settings::describe(training, net)).map(|all| all.to_string()))
 }
 
 /// Brings a grey picture of a digit into the form of MNIST's: 28×28 pixels, white ink on black, scaled and centred.

@@ -7,6 +7,7 @@ use lenet::network::{Layer, Network};
 use lenet::train::{self, Schedule};
 use lenet::{Error, Result};
 use serde::Deserialize;
+use serde_json::{Value, json};
 
 /// What the page's form holds.
 #[derive(Deserialize)]
@@ -100,14 +101,51 @@ impl Settings {
             ..train::Settings::default()
         })
     }
+
+    /// What the form has to hold for a training like this, of a preset if it has a name; nothing when the form cannot
+    /// say it.
+    pub fn describe(training: &train::Settings, net: Option<&str>) -> Option<Value> {
+        let in_form = matches!(training.schedule, Schedule::Constant | Schedule::Cosine | Schedule::OneCycle);
+        let (augment, _) = Augment::RECIPES.into_iter().find(|(_, recipe)| *recipe == training.augment)?;
+        let Optimizer { rule, weight_decay, .. } = training.optimizer;
+        let own = Optimizer::new(rule).weight_decay == weight_decay;
+        let mut described = json!({
+            "batch": training.batch,
+            "epochs": training.epochs,
+            "seed": training.seed,
+            "learning_rate": decimal(training.learning_rate),
+            "schedule": training.schedule,
+            "optimizer": rule,
+            "weight_decay": (!own).then(|| decimal(weight_decay)),
+            "smoothing": decimal(training.smoothing),
+            "augment": augment,
+        });
+        let read: Settings = serde_json::from_value(described.clone()).ok()?;
+        if !in_form || read.training().ok()? != *training {
+            return None;
+        }
+        if let Some(net) = net {
+            for (name, value) in [("net", json!(net)), ("activation", Value::Null), ("pooling", Value::Null)]
+            {
+                described[name] = value;
+            }
+            described["dropout"] = json!(0);
+        }
+        Some(described)
+    }
+}
+
+/// A number of as few digits as tell it, not those of the nearest `f64`.
+fn decimal(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or(f64::from(value))
 }
 
 /// An activation by its name; those with a constant take the usual one.
 fn activation(name: &str) -> Result<Activation> {
     let value = match name {
-        "leaky_relu" => serde_json::json!({ "leaky_relu": 0.01 }),
-        "elu" => serde_json::json!({ "elu": 1.0 }),
-        _ => serde_json::json!(name),
+        "leaky_relu" => json!({ "leaky_relu": 0.01 }),
+        "elu" => json!({ "elu": 1.0 }),
+        _ => json!(name),
     };
     serde_json::from_value(value)
         .map_err(|_| Error::Settings(format!("there is no activation called {name}")))

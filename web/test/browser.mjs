@@ -14,15 +14,25 @@ const TYPES = {
   ".gz": "application/gzip",
 };
 
-/** Serves `web/page` from a free port and counts what is fetched. */
+/**
+ * Serves `web/page` from a free port and counts what is fetched. `hold()` keeps the data back until what it gives is
+ * called.
+ */
 export async function serve() {
   const fetched = new Map();
+  let held;
+  const hold = () => {
+    let release;
+    held = new Promise((resolve) => { release = resolve; });
+    return release;
+  };
   const server = createServer(async (request, response) => {
     const path = normalize(decodeURIComponent(new URL(request.url, "http://it").pathname));
     const name = path.endsWith("/") ? `${path}index.html` : path;
     fetched.set(name, (fetched.get(name) ?? 0) + 1);
     try {
       const body = await readFile(join(PAGE, name));
+      if (name.startsWith("/mnist/")) await held;
       response.writeHead(200, { "content-type": TYPES[extname(name)] ?? "text/plain", "content-length": body.length });
       response.end(body);
     } catch {
@@ -30,7 +40,7 @@ export async function serve() {
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { url: `http://127.0.0.1:${server.address().port}/`, fetched, close: () => server.close() };
+  return { url: `http://127.0.0.1:${server.address().port}/`, fetched, hold, close: () => server.close() };
 }
 
 const QUIET = [

@@ -8,7 +8,7 @@ import { execFile } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
 import { launch, open, ROOT, serve, state, until } from "./browser.mjs";
@@ -77,8 +77,58 @@ const painted = (selector) => page.locator(selector).first().evaluate((shown) =>
   return new Set(new Uint32Array(context.getImageData(0, 0, width, height).data.buffer)).size > 1;
 });
 
+/** What axe has against a page that was opened with `bypassCSP`. */
+async function complaints(of) {
+  await of.evaluate(AXE);
+  return of.evaluate(async () => {
+    const { violations } = await globalThis.axe.run(document, { resultTypes: ["violations"] });
+    return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(" ")}`);
+  });
+}
+
+/**
+ * What a checkpoint or a file of weights holds, as a command of the page gives it: the names of its tensors, what it says
+ * of the run, and the digest of the tensors' bytes.
+ */
+const holds = (of, command) => of.evaluate(async (command) => {
+  const { bytes, step } = await globalThis.lenet.command(command);
+  const begin = 8 + Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true));
+  const { __metadata__: said, ...tensors } = JSON.parse(new TextDecoder().decode(bytes.subarray(8, begin)));
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes.slice(begin)));
+  const values = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  return { step, names: Object.keys(tensors), said, position: said.position && JSON.parse(said.position), values };
+}, command);
+
+/** Has the page take single steps until it is at `step`. */
+const stepTo = (of, step) => of.evaluate(async (step) => {
+  while (globalThis.lenet.state().step < step) await globalThis.lenet.command("step");
+}, step);
+
+/** Clicks and keeps the file that the page then saves. */
+async function saved(of, id) {
+  const download = of.waitForEvent("download");
+  await of.locator(`#${id}`).click();
+  const file = join(await mkdtemp(join(tmpdir(), "lenet-")), (await download).suggestedFilename());
+  await (await download).saveAs(file);
+  return file;
+}
+
+test("the shaders are compiled while the data is on its way", async () => {
+  const release = server.hold();
+  try {
+    page = await open(browser, server.url + SMALL);
+    // Until this is seen, not a byte of the data is sent.
+    const { phase, ahead } = await until(page, "the pipelines", (now) => now.ahead && now, COMPILING);
+    assert.equal(phase, "loading");
+    assert.ok(ahead.pipelines >= 10, `${ahead.pipelines} pipelines`);
+    assert.equal(server.fetched.get("/mnist/train-images-idx3-ubyte.gz"), 1);
+    console.log(`${ahead.pipelines} pipelines before the data`);
+  } finally {
+    release();
+  }
+});
+
 test("it loads, with a bar for the data, and finds the GPU", async () => {
-  page = await open(browser, server.url + SMALL);
   assert.equal(await page.locator("h1").count(), 1);
   await page.locator("#progress").waitFor({ state: "attached" });
   await page.evaluate(() => globalThis.lenet.ready);
@@ -86,6 +136,7 @@ test("it loads, with a bar for the data, and finds the GPU", async () => {
   assert.equal(now.kind, "gpu");
   assert.equal(now.launches, 12);
   assert.equal(now.settings.images, 320);
+  assert.equal(now.ahead.taken, true, "the network is the one that was compiled ahead");
 });
 
 test("Train makes the loss fall, and the page stays awake", async () => {
@@ -203,11 +254,8 @@ test("weights go to a file, and come back", async () => {
   await digits();
   const { step, chosen: { probabilities: before } } = await until(page, "its answer",
     ({ chosen, inside, step }) => chosen?.index === 5 && chosen.probabilities && inside.step === step);
-  const download = page.waitForEvent("download");
-  await page.locator("#save").click();
-  const file = join(await mkdtemp(join(tmpdir(), "lenet-")), (await download).suggestedFilename());
+  const file = await saved(page, "save");
   assert.match(file, new RegExp(`-${step}\\.safetensors$`));
-  await (await download).saveAs(file);
   await page.locator("#reset").click();
   await until(page, "fresh", ({ phase, step }) => phase === "ready" && step === 0, COMPILING);
   await page.locator("#file").setInputFiles(file);
@@ -258,16 +306,25 @@ test("settings count from the next reset on", async () => {
   await until(page, "a step", ({ step }) => step === 1, COMPILING);
 });
 
-test("a lost device is told, and the run goes on on the CPU", async () => {
-  await page.locator("#train").click();
-  await until(page, "a copy of the weights", ({ kept, step }) => kept?.step > 0 && step > 5, 60);
-  await page.locator("#lose").click();
-  const { kept } = await until(page, "the loss", ({ phase }) => phase === "lost", 60);
-  assert.match(await page.locator("#banner").innerText(), /lost/);
-  await shot("lost");
-  await page.getByRole("button", { name: "Continue on the CPU" }).click();
-  const now = await until(page, "the CPU", ({ phase, kind }) => phase === "paused" && kind === "cpu");
-  assert.equal(now.step, kept.step);
+test("a lost device is told, and the run goes on with its moments, on the GPU and on the CPU", async () => {
+  for (const [way, kind] of [["Open the GPU again", "gpu"], ["Continue on the CPU", "cpu"]]) {
+    const { step } = await state(page);
+    await page.locator("#train").click();
+    await until(page, "a copy of the run", (now) => now.kept?.step > step && now.step > step + 5, 60);
+    await page.locator("#lose").click();
+    const { kept } = await until(page, "the loss", ({ phase }) => phase === "lost", 60);
+    assert.match(await page.locator("#banner").innerText(), /lost/);
+    await shot("lost");
+    const before = await holds(page, "kept");
+    assert.equal(before.position.step, kept.step);
+    assert.ok(before.names.includes("moment1.conv1.weight") && !before.names.includes("moment2.conv1.weight"), "momentum has one");
+    await page.getByRole("button", { name: way }).click();
+    const now = await until(page, way, (now) => now.phase === "paused" && now.kind === kind, COMPILING);
+    assert.equal(now.step, kept.step);
+    const { names, values, position } = await holds(page, "saveRun");
+    assert.deepEqual({ names, values, position }, { names: before.names, values: before.values, position: before.position });
+  }
+  const { kept } = await state(page);
   await page.locator("#train").click();
   await until(page, "more steps", ({ step }) => step > kept.step + 20, 60);
   await page.locator("#train").click();
@@ -281,6 +338,85 @@ test("the data was fetched once, and nothing complained", async () => {
     assert.equal(server.fetched.get(`/mnist/${part}-images-idx3-ubyte.gz`), 1);
   }
   assert.deepEqual(page.problems, []);
+});
+
+test("a page that is loaded again goes on where it was, bit for bit on the CPU", async () => {
+  const url = `${server.url}${SMALL}&device=cpu&seed=7`;
+  const other = await open(browser, url, { bypassCSP: true });
+  await other.evaluate(() => globalThis.lenet.ready);
+  const first = await until(other, "ready", ({ phase }) => phase === "ready");
+  assert.equal(first.ahead, undefined, "nothing is compiled ahead for the CPU");
+  assert.equal(first.offer, undefined);
+  // In slices of many steps, and over the end of epochs, which are 20 steps.
+  await other.locator("#train").click();
+  await until(other, "some epochs", ({ step }) => step >= 50);
+  await other.locator("#train").click();
+  const { step, history, tests } = await until(other, "a stored copy", (now) => now.phase === "paused" && now.stored === now.step);
+  await other.reload();
+  await other.evaluate(() => globalThis.lenet.ready);
+  const fresh = await until(other, "the offer", ({ offer, phase }) => offer && phase === "ready");
+  assert.equal(fresh.step, 0);
+  await shot("offer", other);
+  assert.deepEqual(await complaints(other), []);
+  await other.getByRole("button", { name: `Continue from step ${step.toLocaleString("en")}` }).click();
+  const again = await until(other, "the run", ({ phase }) => phase === "paused");
+  assert.deepEqual([again.step, again.kind, again.settings.seed, again.offer], [step, "cpu", 7, undefined]);
+  assert.deepEqual([again.history, again.tests], [history, tests]);
+  const last = step + 45;
+  await stepTo(other, last);
+  const [weights, run] = [await holds(other, "save"), await holds(other, "saveRun")];
+  await other.locator("#reset").click();
+  await until(other, "a fresh run", ({ phase, step }) => phase === "ready" && step === 0);
+  await other.reload();
+  await other.evaluate(() => globalThis.lenet.ready);
+  assert.equal((await state(other)).offer, undefined, "a run that was reset is not offered");
+  assert.deepEqual(other.problems, []);
+  await other.context().close();
+
+  const whole = await open(browser, url);
+  await whole.evaluate(() => globalThis.lenet.ready);
+  await stepTo(whole, last);
+  assert.deepEqual(await holds(whole, "save"), weights);
+  assert.deepEqual(await holds(whole, "saveRun"), run);
+  assert.equal(run.position.step, last);
+  assert.ok(run.names.includes("moment2.fc3.bias"));
+  await whole.context().close();
+});
+
+test("the program goes on with the page's run, and the page with the program's", { skip: !LENET && "LENET is not set" }, async () => {
+  const other = await open(browser, `${server.url}?device=cpu&batch=2048&epochs=1&schedule=cosine`);
+  await other.evaluate(() => globalThis.lenet.ready);
+  await stepTo(other, 3);
+  const file = await saved(other, "save-run");
+  const { stdout } = await promisify(execFile)(LENET, ["train", "--resume", file, "--log", "json"]);
+  const events = stdout.trim().split("\n").map((line) => JSON.parse(line));
+  const start = events.find(({ event }) => event === "start");
+  assert.deepEqual([start.network, start.step, start.total_steps, start.settings.batch], ["lenet5", 3, 30, 2048]);
+  const { accuracy } = events.find(({ event }) => event === "epoch");
+  console.log(`the program went on from step 3 to 30: accuracy ${accuracy}`);
+  // Its settings come with it, but for the number of pictures, which has to be the same.
+  await other.locator("#batch").fill("64");
+  const take = (path) => other.locator("#file").setInputFiles(path);
+  const pictures = (n) => other.locator("#images").evaluate((field, n) => { field.value = n; }, n);
+  await pictures(320);
+  await take(join(dirname(file), "checkpoint.safetensors"));
+  await until(other, "the refusal", ({ phase }) => phase === "failed");
+  assert.match(await other.locator("#banner").innerText(), /other pictures/);
+  await pictures(60000);
+  await take(join(dirname(file), "checkpoint.safetensors"));
+  const now = await until(other, "the program's run", ({ phase, step }) => phase === "paused" && step === 30, 120);
+  assert.deepEqual([now.settings.batch, now.settings.schedule, now.settings.net, now.totalSteps], [2048, "cosine", "lenet5", 30]);
+  const { said, position } = await holds(other, "saveRun");
+  assert.deepEqual([position.step, Number(said.accuracy)], [30, accuracy]);
+  await other.locator("#train").click();
+  await until(other, "the end", ({ phase }) => phase === "done");
+  if (MODEL) {
+    // The form cannot say after how many steps that run ended: its weights are trained on.
+    await take(join(dirname(MODEL), "checkpoint.safetensors"));
+    await until(other, "its weights", (now) => now.file === "checkpoint.safetensors" && now.phase === "ready" && now.step === 0);
+  }
+  assert.deepEqual(other.problems, []);
+  await other.context().close();
 });
 
 test("it fits a phone, in light and dark, and axe finds nothing against it", async () => {
@@ -301,12 +437,7 @@ test("it fits a phone, in light and dark, and axe finds nothing against it", asy
     await other.locator("#mistakes-title").scrollIntoViewIfNeeded();
     await until(other, "all judged", ({ judged }) => judged?.count === 64);
     await shot(name, other);
-    await other.evaluate(AXE);
-    const complaints = await other.evaluate(async () => {
-      const { violations } = await globalThis.axe.run(document, { resultTypes: ["violations"] });
-      return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes.map(({ html }) => html).join(" ")}`);
-    });
-    assert.deepEqual(complaints, [], name);
+    assert.deepEqual(await complaints(other), [], name);
     assert.deepEqual(other.problems, []);
     await other.context().close();
   }

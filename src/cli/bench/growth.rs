@@ -7,12 +7,12 @@ use lenet::network::{Layer, Network};
 use lenet::plan::{Options, Phase, Plan};
 use serde_json::{Value, json};
 
-use super::Bench;
 use super::measure::{Job, Rig, Samples, in_turns};
+use super::subject::Bench;
 use super::svg::{Curve, Panel};
 use crate::cli::device::{self, Chosen};
-use crate::cli::summary::unit;
-use crate::cli::{Outcome, emit, emit_json, table, thousands};
+use crate::cli::failure::Outcome;
+use crate::cli::say::{emit, emit_json, table, thousands, time, unit};
 
 /// A device at one batch size and width.
 struct Point {
@@ -200,7 +200,7 @@ fn as_table(what: &str, names: &[String], curves: &[Vec<Point>]) -> String {
             row.push(point.working_bytes().map_or("—".into(), |bytes| unit(bytes as u64, "B")));
             match &point.step {
                 Ok(step) => row.extend([
-                    super::roofline::time(step.median()),
+                    time(step.median()),
                     format!("{:.0} %", 100.0 * step.spread()),
                     thousands(point.images_per_second().unwrap_or_default().round()),
                 ]),

@@ -11,8 +11,8 @@ use lenet::session::Session;
 use pollster::block_on;
 use serde_json::{Value, json};
 
-use crate::cli::Outcome;
 use crate::cli::device::Chosen;
+use crate::cli::failure::Outcome;
 
 /// Samples that a measurement tries to take in its time.
 const SAMPLES: u32 = 11;

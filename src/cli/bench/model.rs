@@ -7,9 +7,8 @@ use lenet::kernels::Launch;
 use lenet::plan::{Options, Plan};
 use serde_json::{Value, json};
 
-use super::roofline::{digits, name, time};
-use crate::cli::summary::unit;
-use crate::cli::{Failure, Outcome, emit, emit_json, table, thousands};
+use crate::cli::failure::{Failure, Outcome};
+use crate::cli::say::{digits, emit, emit_json, launch_name, table, thousands, time, unit};
 
 /// A GPU's figures.
 struct Gpu {
@@ -196,7 +195,7 @@ fn step_text(gpu: &Gpu, launches: &[Launch]) -> String {
     for launch in launches {
         let (seconds, by) = gpu.estimate(launch);
         rows.push(vec![
-            name(launch),
+            launch_name(launch),
             launch.grid.map(|n| n.to_string()).join("×"),
             unit(launch.flop, ""),
             unit(launch.bytes, "B"),
@@ -213,7 +212,7 @@ fn step_json(gpu: &Gpu, batch: usize, launches: &[Launch]) -> Value {
         .map(|launch| {
             let (seconds, by) = gpu.estimate(launch);
             json!({
-                "launch": name(launch),
+                "launch": launch_name(launch),
                 "workgroups": launch.grid,
                 "flop": launch.flop,
                 "bytes": launch.bytes,

@@ -4,11 +4,10 @@ use lenet::backend::gpu;
 use serde_json::{Value, json};
 
 use super::measure::Samples;
-use super::roofline::{self, Peak, digits, time};
-use super::{Bench, Measured};
+use super::roofline::{self, Peak};
+use super::subject::{Bench, Measured};
 use crate::cli::device::{Chosen, processor};
-use crate::cli::summary::unit;
-use crate::cli::{table, thousands};
+use crate::cli::say::{digits, table, thousands, time, unit};
 
 /// What the figures mean, once.
 const NOTES: &str = "\

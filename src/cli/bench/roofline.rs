@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::measure::{Job, Rig, Samples, alone, wait};
 use crate::cli::device::Chosen;
-use crate::cli::summary::unit;
-use crate::cli::{Outcome, table};
+use crate::cli::failure::Outcome;
+use crate::cli::say::{digits, launch_name, table, time, unit};
 
 /// Words of each of the two buffers of the copy: WebGPU's largest binding, more than most caches.
 const COPIED: usize = (128 << 20) / 4;
@@ -183,30 +183,6 @@ fn by_repetition(rig: &mut Rig, launches: usize, peak: &Peak, seconds: f64) -> O
         .collect()
 }
 
-/// A launch's name.
-pub fn name(launch: &Launch) -> String {
-    format!("{}:{}", launch.shader.name, launch.entry.name)
-}
-
-/// A time with three digits.
-pub fn time(seconds: f64) -> String {
-    let (value, unit) = match seconds {
-        s if s < 1e-3 => (s * 1e6, "µs"),
-        s if s < 1.0 => (s * 1e3, "ms"),
-        s => (s, "s"),
-    };
-    format!("{} {unit}", digits(value))
-}
-
-/// Three digits or so.
-pub fn digits(value: f64) -> String {
-    match value.abs() {
-        v if v < 10.0 => format!("{value:.2}"),
-        v if v < 100.0 => format!("{value:.1}"),
-        _ => format!("{value:.0}"),
-    }
-}
-
 /// A share in percent.
 fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
@@ -254,7 +230,7 @@ pub fn text(launches: &[(Launch, Samples)], peak: &Peak) -> String {
         let (roof, by) = peak.roof(launch);
         let work = Work { flop: launch.flop, bytes: launch.bytes, seconds: samples.median(), roof };
         let grid = launch.grid.map(|n| n.to_string()).join("×");
-        rows.push(work.row(name(launch), grid, samples.resolved(), percent(samples.spread()), by));
+        rows.push(work.row(launch_name(launch), grid, samples.resolved(), percent(samples.spread()), by));
         sum.flop += work.flop;
         sum.bytes += work.bytes;
         sum.seconds += work.seconds;
@@ -271,7 +247,7 @@ pub fn json(launches: &[(Launch, Samples)], peak: &Peak) -> Value {
         // Nothing where it took no longer than an empty launch.
         let rate = |amount: f64| samples.resolved().then(|| amount / samples.median());
         json!({
-            "launch": name(launch),
+            "launch": launch_name(launch),
             "workgroups": launch.grid,
             "flop": launch.flop,
             "bytes": launch.bytes,

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::cli::{Failure, Outcome};
+use crate::cli::failure::{Failure, Outcome};
 
 /// Points that belong together.
 pub struct Curve {

@@ -3,15 +3,23 @@
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use lenet::train::Trainer;
 use serde_json::Value;
 
-use super::super::{Outcome, emit_json, say, thousands};
-use super::args::Log;
+use super::{emit_json, say, thousands};
+use crate::cli::failure::Outcome;
+
+/// How to report.
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum Log {
+    Human,
+    Json,
+}
 
 /// What the run says while it runs.
-pub struct Report {
+pub struct Progress {
     pub log: Log,
     bar: Option<ProgressBar>,
     /// Images a second, smoothed.
@@ -22,8 +30,8 @@ pub struct Report {
     since: Instant,
 }
 
-impl Report {
-    pub fn new(log: Log, total: u64, step: u64) -> Report {
+impl Progress {
+    pub fn new(log: Log, total: u64, step: u64) -> Progress {
         let bar = (log == Log::Human && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total).with_position(step);
             if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}") {
@@ -31,7 +39,7 @@ impl Report {
             }
             bar
         });
-        Report { log, bar, speed: 0.0, images: 0, busy: Duration::ZERO, since: Instant::now() }
+        Progress { log, bar, speed: 0.0, images: 0, busy: Duration::ZERO, since: Instant::now() }
     }
 
     /// A JSON line on stdout, if that is wanted.

@@ -1,19 +1,18 @@
-//! What `lenet train`, `lr-find` and `sweep` take on the command line, and how it becomes settings.
+//! What several commands take on the command line, and how it becomes settings.
 
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use lenet::data::{self, Dataset, Split};
+use lenet::data;
 use lenet::kernels::augment::Augment;
 use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::network::Network;
+use lenet::model::Record;
+use lenet::model::record::load_network;
 use lenet::train::Schedule;
-use serde_json::{Value, json};
 
-use super::super::presets::Preset;
-use super::super::run::Record;
-use super::super::{Failure, Outcome, load_network};
+use super::failure::{Failure, Outcome};
+use super::presets::Preset;
 
 /// What a run is made of, but for how long it is and how its learning rate moves.
 #[derive(Clone, clap::Args)]
@@ -111,22 +110,6 @@ pub struct Training {
     settings: Option<PathBuf>,
 }
 
-/// Arguments of `lenet train`.
-#[derive(clap::Args)]
-pub struct Args {
-    #[command(flatten)]
-    pub training: Training,
-    /// Continue a run: its folder or its checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["init", "settings", "preset"])]
-    pub resume: Option<PathBuf>,
-    /// The folder of the run, new or empty [default: runs/YYYY-MM-DD-HHMMSS]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// How to report: a progress bar and a table, or JSON lines on stdout
-    #[arg(long, value_name = "FORM", default_value = "human")]
-    pub log: Log,
-}
-
 /// A schedule's name.
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Kind {
@@ -137,13 +120,6 @@ enum Kind {
     OneCycle,
     #[value(name = "lecun-1998")]
     Lecun1998,
-}
-
-/// How to report.
-#[derive(Clone, Copy, PartialEq, ValueEnum)]
-pub enum Log {
-    Human,
-    Json,
 }
 
 /// Reads an update rule's name.
@@ -279,94 +255,5 @@ impl Training {
 fn set<T>(to: &mut T, value: Option<T>) {
     if let Some(value) = value {
         *to = value;
-    }
-}
-
-/// Fits the network to data, if it is a preset: a file means what it says. Tells what was changed.
-pub fn fit(record: &mut Record, data: &Dataset) -> Outcome<Option<String>> {
-    if !record.net.as_ref().is_some_and(|net| Network::presets().any(|preset| preset == net)) {
-        return Ok(None);
-    }
-    let network = record.network()?;
-    let (fitted, changes) = network.fitted([data.channels, data.height, data.width], data.classes)?;
-    record.set_network(fitted);
-    Ok((!changes.is_empty()).then(|| format!("{} for this data: {}", network.name, changes.join(", "))))
-}
-
-/// Divides the data into what a run trains on, what its epochs are evaluated on, and the test data where that is
-/// something else.
-pub fn divide(record: &Record, split: Split) -> Outcome<(Dataset, Dataset, Option<Dataset>)> {
-    let Split { train, test } = split;
-    let few = |train: Dataset| match record.per_class {
-        Some(n) => train.per_class(n),
-        None => train,
-    };
-    let Some(share) = record.validation else { return Ok((few(train), test, None)) };
-    let (train, validation) = train.split(share);
-    if train.is_empty() || validation.is_empty() {
-        return Err(Failure::usage(format!(
-            "validation {share} of {} images leaves nothing to train on or to evaluate",
-            train.len() + validation.len()
-        )));
-    }
-    Ok((few(train), validation, Some(test)))
-}
-
-/// Refuses to continue a run as another one.
-pub fn same_run(before: &Record, now: &Record) -> Outcome {
-    let depends = matches!(before.training.schedule, Schedule::Cosine | Schedule::OneCycle);
-    let length = (before.training.epochs, before.training.steps) != (now.training.epochs, now.training.steps);
-    if length && depends {
-        return Err(Failure::usage(
-            "the run cannot be made longer or shorter: its schedule depends on the number of steps \
-             (constant, step and exponential do not)",
-        ));
-    }
-    if now.training.early_stop.is_some() && before.training.steps != now.training.steps {
-        return Err(Failure::usage("steps cannot be changed with early-stop: the evaluations would differ"));
-    }
-    let mut changed = Vec::new();
-    if before.network()? != now.network()? {
-        changed.push("net".into());
-    }
-    let flat = |record: &Record| {
-        let mut training = record.training.clone();
-        (training.epochs, training.steps) = (before.training.epochs, before.training.steps);
-        let mut values = Vec::new();
-        leaves("", &json!(training), &mut values);
-        leaves("", &json!({ "validation": record.validation, "per_class": record.per_class }), &mut values);
-        values
-    };
-    let (old, new) = (flat(before), flat(now));
-    for (name, value) in &new {
-        let was = old.iter().find(|(other, _)| other == name).map_or("not given", |(_, was)| was);
-        if was != value {
-            changed.push(format!("{name} was {was}, now {value}"));
-        }
-    }
-    changed.extend(
-        old.iter()
-            .filter(|(name, _)| new.iter().all(|(other, _)| other != name))
-            .map(|(name, was)| format!("{name} was {was}, now not given")),
-    );
-    if changed.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "a resumed run continues as it began, but these settings differ: {}; \
-         a new run can start from its weights with --init",
-        changed.join("; ")
-    )))
-}
-
-/// All values of a JSON object, by the names that lead to them.
-fn leaves(path: &str, value: &Value, into: &mut Vec<(String, String)>) {
-    let Value::Object(map) = value else {
-        into.push((path.replace("learning_rate", "lr").replace('_', "-"), value.to_string()));
-        return;
-    };
-    for (key, value) in map {
-        let path = if path.is_empty() { key.clone() } else { format!("{path}-{key}") };
-        leaves(&path, value, into);
     }
 }

@@ -1,0 +1,102 @@
+//! How the program fails: one line, and an exit code that says what kind of thing it was.
+
+use std::fmt;
+
+use lenet::Error;
+
+/// Exit codes.
+pub mod code {
+    pub const OTHER: u8 = 1;
+    pub const USAGE: u8 = 2;
+    pub const DATA: u8 = 3;
+    pub const DEVICE: u8 = 4;
+    pub const NOT_FINITE: u8 = 5;
+    pub const INTERRUPTED: u8 = 130;
+}
+
+/// Why the program ends early.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// What a command gives; the code is 0 unless it was interrupted.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+impl Failure {
+    pub fn usage(message: impl Into<String>) -> Failure {
+        Failure { code: code::USAGE, message: message.into() }
+    }
+
+    pub fn data(message: impl Into<String>) -> Failure {
+        Failure { code: code::DATA, message: message.into() }
+    }
+
+    pub fn device(message: impl Into<String>) -> Failure {
+        Failure { code: code::DEVICE, message: message.into() }
+    }
+
+    /// An error of reading a data, picture or weights file.
+    pub fn reading(error: Error) -> Failure {
+        Failure { code: code::DATA, ..Failure::from(error) }
+    }
+
+    pub fn io(path: &std::path::Path, error: &std::io::Error) -> Failure {
+        Failure { code: code::OTHER, message: format!("{}: {error}", path.display()) }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        let code = match error {
+            Error::Data { .. } | Error::Weights { .. } => code::DATA,
+            Error::Network(_) | Error::Settings(_) => code::USAGE,
+            Error::Limit { .. } | Error::Device(_) | Error::DeviceLost(_) => code::DEVICE,
+            Error::NotFinite { .. } => code::NOT_FINITE,
+            _ => code::OTHER,
+        };
+        Failure { code, message: error.to_string() }
+    }
+}
+
+impl From<clap::Error> for Failure {
+    /// What clap has to say, as the rest of the program says it.
+    fn from(error: clap::Error) -> Failure {
+        use clap::error::ErrorKind;
+        match error.kind() {
+            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+                Failure { code: 0, message: error.render().to_string() }
+            }
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                Failure::usage("no command given; `lenet --help` lists them")
+            }
+            _ => {
+                let text = error.render().to_string();
+                let text = text.strip_prefix("error: ").unwrap_or(&text);
+                let end = text.find("\n\nUsage:").or_else(|| text.find("\n\nFor more")).unwrap_or(text.len());
+                Failure::usage(&text[..end])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // One line, whatever the cause had to say.
+        let words: Vec<&str> = self.message.split_whitespace().collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_one_line() {
+        assert_eq!(Failure::usage("a\n  | b\n").to_string(), "a | b");
+    }
+}

@@ -1,0 +1,220 @@
+//! The partial sums of the gradients of weights and bias.
+
+use std::iter::StepBy;
+use std::ops::Range;
+
+use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{Shape, TILE, widen};
+use crate::kernels::shaders::conv2d::weight_gradient::{Buffers, Constants};
+use crate::kernels::{LANES, padded};
+use crate::twins::simd::{registers, scratch, share, tiles, vectorize, wide};
+
+/// Some partial sums of one split: of neighbouring output channels with neighbouring input channels of their group.
+struct WeightGradient<'a> {
+    g: &'a Shape,
+    /// The blocks that are summed.
+    blocks: StepBy<Range<usize>>,
+    /// The first output channel, of all.
+    first: usize,
+    /// The first input channel, of all.
+    first_input: usize,
+    /// For each output channel, the weights of the input channels.
+    rows: Vec<&'a mut [f32]>,
+    /// For each output channel, or for none.
+    biases: &'a mut [f32],
+    output_grad: &'a [f32],
+    input: &'a [f32],
+    /// The plane of `input` that holds the first channel of the split's first block, and how many planes further on
+    /// the next block's lies.
+    planes: [usize; 2],
+    /// Columns of `input`, with its padding.
+    in_width: usize,
+}
+
+impl WithSimd for WeightGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut first = 0;
+        while first < self.rows.len() {
+            let left = self.rows.len() - first;
+            first += match if S::F32_LANES >= 16 && left >= 4 { 4 } else { left.min(2) } {
+                4 => self.filters::<S, 4>(simd, first),
+                2 => self.filters::<S, 2>(simd, first),
+                _ => self.filters::<S, 1>(simd, first),
+            };
+        }
+        let plane = self.g.out_size[0] * self.g.out_size[1] * LANES;
+        for (o, bias) in self.biases.iter_mut().enumerate() {
+            let mut sums = [simd.splat_f32s(0.0); 4];
+            for block in self.blocks.clone() {
+                let at = (block * self.g.out_channels + self.first + o) * plane;
+                for (k, &value) in wide::<S>(&self.output_grad[at..][..plane]).iter().enumerate() {
+                    sums[k % 4] = simd.add_f32s(sums[k % 4], value);
+                }
+            }
+            let [a, b, c, d] = sums;
+            *bias = simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)));
+        }
+    }
+}
+
+impl WeightGradient<'_> {
+    /// All weights of `O` output channels from `first` on; gives `O`.
+    #[inline(always)]
+    fn filters<S: Simd, const O: usize>(&mut self, simd: S, first: usize) -> usize {
+        let g = self.g;
+        let unit = g.stride[1] == 1 && g.dilation[1] == 1;
+        // Channels outside, so that all taps find their planes in a near cache.
+        for (start, channels) in tiles(self.rows[0].len() / g.taps(), if g.kernel[1] < 3 { 4 } else { 2 }) {
+            for ky in 0..g.kernel[0] {
+                let mut kx = 0;
+                while kx < g.kernel[1] {
+                    let taps = match g.kernel[1] - kx {
+                        5 if unit => 5,
+                        3.. => 3,
+                        _ => 1,
+                    };
+                    let mut c = start;
+                    while c < start + channels {
+                        c += match (taps, start + channels - c) {
+                            (5, _) => self.taps::<S, O, 1, 5, true>(simd, first, [c, ky, kx]),
+                            (3, 2..) if unit => self.taps::<S, O, 2, 3, true>(simd, first, [c, ky, kx]),
+                            (3, 2..) => self.taps::<S, O, 2, 3, false>(simd, first, [c, ky, kx]),
+                            (3, _) => self.taps::<S, O, 1, 3, false>(simd, first, [c, ky, kx]),
+                            (_, 4..) if unit => self.taps::<S, O, 4, 1, true>(simd, first, [c, ky, kx]),
+                            (_, 4..) => self.taps::<S, O, 4, 1, false>(simd, first, [c, ky, kx]),
+                            (_, _) => self.taps::<S, O, 1, 1, false>(simd, first, [c, ky, kx]),
+                        };
+                    }
+                    kx += taps;
+                }
+            }
+        }
+        O
+    }
+
+    /// `O` output channels × `C` input channels × `T` neighbouring taps from `[channel, ky, kx]` on, summed in
+    /// registers; gives `C`. `UNIT` says that stride and dilation of columns are 1.
+    #[inline(always)]
+    fn taps<S: Simd, const O: usize, const C: usize, const T: usize, const UNIT: bool>(
+        &mut self,
+        simd: S,
+        first: usize,
+        [c, ky, kx]: [usize; 3],
+    ) -> usize {
+        let g = self.g;
+        let n = registers::<S>();
+        let [out_height, out_width] = g.out_size;
+        let in_height = g.in_size[0];
+        let (stride, dilation) = if UNIT { (1, 1) } else { (g.stride[1], g.dilation[1]) };
+        let (input, grads) = (wide::<S>(self.input), wide::<S>(self.output_grad));
+        let mut sums = [[[simd.splat_f32s(0.0); T]; C]; O];
+        for (k, block) in self.blocks.clone().enumerate() {
+            let plane = self.planes[0] + k * self.planes[1] + c;
+            let channel = block * g.out_channels + self.first + first;
+            for y in 0..out_height {
+                let Some(row) = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad[0]) else {
+                    continue;
+                };
+                if row >= in_height {
+                    continue;
+                }
+                for register in 0..n {
+                    let rows: [&[S::f32s]; C] = std::array::from_fn(|c| {
+                        let at = ((plane + c) * in_height + row) * self.in_width + kx * dilation;
+                        &input[at * n + register..]
+                    });
+                    let grads: [&[S::f32s]; O] = std::array::from_fn(|o| {
+                        let at = ((channel + o) * out_height + y) * out_width;
+                        &grads[at * n + register..][..(out_width - 1) * n + 1]
+                    });
+                    for x in 0..out_width {
+                        let grads: [S::f32s; O] = std::array::from_fn(|o| grads[o][x * n]);
+                        for (c, row) in rows.iter().enumerate() {
+                            let pixels = &row[x * stride * n..][..(T - 1) * dilation * n + 1];
+                            for t in 0..T {
+                                let pixel = pixels[t * dilation * n];
+                                for (sums, &grad) in sums.iter_mut().zip(&grads) {
+                                    sums[c][t] = simd.mul_add_e_f32s(grad, pixel, sums[c][t]);
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        for (row, sums) in self.rows[first..].iter_mut().zip(sums) {
+            for (k, sums) in sums.into_iter().enumerate() {
+                let at = (c + k) * g.taps() + ky * g.kernel[1] + kx;
+                for (weight, sum) in row[at..at + T].iter_mut().zip(sums) {
+                    *weight = simd.reduce_sum_f32s(sum);
+                }
+            }
+        }
+        C
+    }
+}
+
+pub(super) fn partial_sums(g: &Shape, c: Constants, b: Buffers<'_>) {
+    let Buffers { input, output_grad, weight_grad, bias_grad } = b;
+    let (splits, group_in, group_out) = (c.splits, g.group_in(), g.group_out());
+    // Tasks take different input channels, each of which is then copied once, and where those are too few, different
+    // output channels.
+    let inputs = share(splits * g.groups, group_in, TILE);
+    let outputs = share(splits * g.groups * group_in.div_ceil(inputs), group_out, TILE);
+    let in_width = g.in_size[1] + 2 * g.pad[1];
+    let mut work = Vec::new();
+    let mut biases = bias_grad.chunks_mut(padded(g.out_channels));
+    for (split, weight_grad) in weight_grad.chunks_mut(padded(g.weights())).take(splits).enumerate() {
+        let mut biases = if c.bias { biases.next().unwrap_or_default() } else { &mut [] };
+        let mut filters = weight_grad[..g.weights()].chunks_exact_mut(group_in * g.taps());
+        for group in 0..g.groups {
+            for (first, n) in tiles(group_out, outputs) {
+                let (mut here, rest) = biases.split_at_mut(if c.bias { n } else { 0 });
+                biases = rest;
+                let mut shares: Vec<Vec<&mut [f32]>> =
+                    tiles(group_in, inputs).map(|_| Vec::with_capacity(n)).collect();
+                for filter in filters.by_ref().take(n) {
+                    for (share, part) in shares.iter_mut().zip(filter.chunks_mut(inputs * g.taps())) {
+                        share.push(part);
+                    }
+                }
+                for ((first_input, _), rows) in tiles(group_in, inputs).zip(shares) {
+                    let first_input = group * group_in + first_input;
+                    work.push(WeightGradient {
+                        g,
+                        blocks: (split..c.blocks).step_by(splits),
+                        first: group * group_out + first,
+                        first_input,
+                        rows,
+                        biases: std::mem::take(&mut here),
+                        output_grad,
+                        input,
+                        planes: [split * g.in_channels + first_input, splits * g.in_channels],
+                        in_width,
+                    });
+                }
+            }
+        }
+    }
+    work.into_par_iter().with_max_len(1).for_each(|task| {
+        if g.pad[1] == 0 {
+            return vectorize(task);
+        }
+        let row = g.in_size[1] * LANES;
+        let (plane, wide_plane) = (g.in_size[0] * row, g.in_size[0] * in_width * LANES);
+        let channels = task.rows[0].len() / g.taps();
+        let blocks = task.blocks.clone();
+        scratch(blocks.len() * channels * wide_plane, |copy| {
+            for (block, copy) in blocks.zip(copy.chunks_exact_mut(channels * wide_plane)) {
+                let from = &input[(block * g.in_channels + task.first_input) * plane..][..channels * plane];
+                widen(from, g.in_size[1], copy, in_width, g.pad[1]);
+            }
+            vectorize(WeightGradient { input: copy, planes: [0, channels], ..task });
+        });
+    });
+}

@@ -1,0 +1,437 @@
+//! `shaders/norm.wgsl` on the CPU: each channel normalised and put through an affine map, and the gradients.
+
+use rayon::prelude::*;
+
+use super::fused;
+use super::simd::{Plain, lanes, lanes_mut, vectorize};
+use crate::kernels::norm::{Kind, MOMENTS};
+use crate::kernels::shaders::norm::{
+    forward, input_gradient, merge, moments, scaled_gradient, statistics, weight_gradient,
+};
+use crate::kernels::{LANES, Step, padded};
+use crate::network::Activation;
+
+/// What the shader's constants say; of an entry that lacks some, those of [`NOTHING`].
+#[derive(Clone, Copy)]
+struct Shape {
+    channels: usize,
+    positions: usize,
+    kind: Kind,
+    epsilon: f32,
+    momentum: f32,
+    activation: Option<Activation>,
+    blocks: usize,
+    splits: usize,
+    segments: usize,
+}
+
+const NOTHING: Shape = Shape {
+    channels: 0,
+    positions: 0,
+    kind: Kind::Affine,
+    epsilon: 0.0,
+    momentum: 0.0,
+    activation: None,
+    blocks: 0,
+    splits: 1,
+    segments: 1,
+};
+
+/// The kind of a launch's `KIND`.
+fn kind(number: usize) -> Kind {
+    [Kind::Batch, Kind::Running, Kind::Affine][number]
+}
+
+pub(super) fn statistics(c: statistics::Constants) -> impl Fn(statistics::Buffers<'_>, Step) + Send + Sync {
+    let statistics::Constants { channels, positions, epsilon, momentum, blocks, splits, segments } = c;
+    let g = Shape { channels, positions, epsilon, momentum, blocks, splits, segments, ..NOTHING };
+    move |b, step| {
+        let all = gathered(&g, step, b.input);
+        update(&g, b.saved, [b.running_mean, b.running_variance], all);
+    }
+}
+
+pub(super) fn moments(c: moments::Constants) -> impl Fn(moments::Buffers<'_>, Step) + Send + Sync {
+    let moments::Constants { channels, positions, blocks, splits, segments } = c;
+    let g = Shape { channels, positions, blocks, splits, segments, ..NOTHING };
+    move |b, step| {
+        let all = gathered(&g, step, b.input);
+        let saved = &mut b.saved[2 * padded(g.channels)..];
+        for (i, one) in all.into_iter().enumerate() {
+            let at = MOMENTS * (i / g.channels) * padded(g.channels) + i % g.channels;
+            for (k, value) in [one.count, one.mean, one.squares].into_iter().enumerate() {
+                saved[at + k * padded(g.channels)] = value;
+            }
+        }
+    }
+}
+
+pub(super) fn merge(c: merge::Constants) -> impl Fn(merge::Buffers<'_>, Step) + Send + Sync {
+    let merge::Constants { channels, epsilon, momentum, splits } = c;
+    let g = Shape { channels, epsilon, momentum, splits, ..NOTHING };
+    move |b, _| {
+        let stride = padded(g.channels);
+        let saved = b.saved;
+        let one = |split: usize, channel: usize| {
+            let at = (2 + MOMENTS * split) * stride + channel;
+            Moments { count: saved[at], mean: saved[at + stride], squares: saved[at + 2 * stride] }
+        };
+        let merged = |c| (0..g.splits).fold(Moments::default(), |all, split| all.merged(one(split, c)));
+        let all = (0..g.channels).map(merged).collect();
+        update(&g, saved, [b.running_mean, b.running_variance], all);
+    }
+}
+
+pub(super) fn forward(c: forward::Constants) -> impl Fn(forward::Buffers<'_>, Step) + Send + Sync {
+    let forward::Constants { channels, positions, epsilon, .. } = c;
+    let (kind, activation) = (kind(c.kind), fused(c.activation));
+    let g = Shape { channels, positions, kind, epsilon, activation, ..NOTHING };
+    move |b, step| outputs(&g, step, b)
+}
+
+pub(super) fn weight_gradient(
+    c: weight_gradient::Constants,
+) -> impl Fn(weight_gradient::Buffers<'_>, Step) + Send + Sync {
+    let weight_gradient::Constants { channels, positions, epsilon, blocks, splits, segments, .. } = c;
+    let (kind, activation) = (kind(c.kind), fused(c.activation));
+    let g = Shape { channels, positions, kind, epsilon, activation, blocks, splits, segments, ..NOTHING };
+    move |b, step| weight_gradients(&g, step, b)
+}
+
+pub(super) fn input_gradient(
+    c: input_gradient::Constants,
+) -> impl Fn(input_gradient::Buffers<'_>, Step) + Send + Sync {
+    let input_gradient::Constants { channels, positions, splits, .. } = c;
+    let g = Shape { channels, positions, activation: fused(c.activation), splits, ..NOTHING };
+    move |b, step| input_gradients(&g, step, b)
+}
+
+pub(super) fn scaled_gradient(
+    c: scaled_gradient::Constants,
+) -> impl Fn(scaled_gradient::Buffers<'_>, Step) + Send + Sync {
+    let scaled_gradient::Constants { channels, positions, epsilon, .. } = c;
+    let (kind, activation) = (kind(c.kind), fused(c.activation));
+    let g = Shape { channels, positions, kind, epsilon, activation, ..NOTHING };
+    move |b, step| scaled_gradients(&g, step, b)
+}
+
+impl Shape {
+    /// The blocks and positions of one piece.
+    fn piece(&self, piece: usize) -> (usize, std::ops::Range<usize>) {
+        let segment = self.positions.div_ceil(self.segments);
+        let start = piece % self.segments * segment;
+        // The last segments may be empty.
+        (piece / self.segments, start.min(self.positions)..(start + segment).min(self.positions))
+    }
+
+    /// The pieces of one split, those of its four workers one after the other: the channel's elements in them, and how
+    /// many images they are of.
+    fn pieces<'a>(
+        &'a self,
+        split: usize,
+        channel: usize,
+        step: Step,
+        tensor: &'a [f32],
+    ) -> impl Iterator<Item = (&'a [f32], usize)> + Clone {
+        let pieces = self.blocks * self.segments;
+        let workers = 4 * self.splits;
+        let own = (4 * split..4 * split + 4).flat_map(move |worker| (worker..pieces).step_by(workers));
+        own.filter_map(move |piece| {
+            let (block, positions) = self.piece(piece);
+            let images = images(block, step);
+            let start = (block * self.channels + channel) * self.positions;
+            let elements = &tensor[(start + positions.start) * LANES..(start + positions.end) * LANES];
+            (images > 0).then_some((elements, images))
+        })
+    }
+
+    /// Runs `plane(block, channel, plane of the output)` on every channel of every block.
+    fn planes(&self, output: &mut [f32], plane: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        output.par_chunks_mut(self.positions * LANES).with_min_len(4).enumerate().for_each(|(i, output)| {
+            vectorize(Plain(
+                #[inline(always)]
+                || plane(i / self.channels, i % self.channels, output),
+            ));
+        });
+    }
+
+    /// What is subtracted from a channel's input, and what the difference is multiplied by.
+    fn centre_and_scale(&self, mean: &[f32], spread: &[f32], channel: usize) -> (f32, f32) {
+        match self.kind {
+            Kind::Batch => (mean[channel], spread[channel]),
+            Kind::Running => (mean[channel], 1.0 / (spread[channel] + self.epsilon).sqrt()),
+            Kind::Affine => (0.0, 1.0),
+        }
+    }
+
+    /// The plane of a channel of a block.
+    fn plane<'a>(&self, tensor: &'a [f32], block: usize, channel: usize) -> &'a [f32] {
+        let len = self.positions * LANES;
+        &tensor[(block * self.channels + channel) * len..][..len]
+    }
+}
+
+/// How many of a block's images there are.
+fn images(block: usize, step: Step) -> usize {
+    (step.count as usize).saturating_sub(block * LANES).min(LANES)
+}
+
+/// Of some elements: how many, their mean, and the sum of their squared distances from it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moments {
+    count: f32,
+    mean: f32,
+    squares: f32,
+}
+
+impl Moments {
+    /// Those of all elements (Chan, Golub and LeVeque 1979).
+    fn merged(self, other: Moments) -> Moments {
+        let count = self.count + other.count;
+        let apart = other.mean - self.mean;
+        let share = other.count / count.max(1.0);
+        Moments {
+            count,
+            mean: self.mean + apart * share,
+            squares: self.squares + other.squares + apart * apart * self.count * share,
+        }
+    }
+}
+
+/// The sum of `value` over all elements, lane by lane, of the first `images` lanes of each piece.
+#[inline(always)]
+fn sum<'a>(pieces: impl Iterator<Item = (&'a [f32], usize)>, value: impl Fn(f32) -> [f32; 2]) -> [f32; 2] {
+    let mut all = [[0.0; LANES]; 2];
+    for (elements, images) in pieces {
+        let mut own = [[0.0; LANES]; 2];
+        for p in 0..elements.len() / LANES {
+            let elements = lanes(elements, p);
+            for l in 0..LANES {
+                let [first, second] = value(elements[l]);
+                own[0][l] += first;
+                own[1][l] += second;
+            }
+        }
+        for (all, own) in all.iter_mut().zip(own) {
+            all.iter_mut().zip(own).take(images).for_each(|(all, own)| *all += own);
+        }
+    }
+    all.map(|lanes| lanes.iter().sum())
+}
+
+/// The moments of every channel of every split, channels fastest: in two passes, the second corrected by the error
+/// of the mean.
+fn gathered(g: &Shape, step: Step, input: &[f32]) -> Vec<Moments> {
+    let mut all = vec![Moments::default(); g.splits * g.channels];
+    all.par_iter_mut().enumerate().for_each(|(i, all)| {
+        vectorize(Plain(
+            #[inline(always)]
+            || {
+                let pieces = g.pieces(i / g.channels, i % g.channels, step, input);
+                let count: usize =
+                    pieces.clone().map(|(elements, images)| elements.len() / LANES * images).sum();
+                let count = count as f32;
+                let mean = sum(pieces.clone(), |x| [x, 0.0])[0] / count.max(1.0);
+                let [off, squares] = sum(pieces, |x| [x - mean, (x - mean) * (x - mean)]);
+                let off = off / count.max(1.0);
+                *all = Moments { count, mean: mean + off, squares: (squares - off * off * count).max(0.0) };
+            },
+        ));
+    });
+    all
+}
+
+/// Saves what normalises each channel, and updates the running averages; a batch without an image changes nothing.
+fn update(g: &Shape, saved: &mut [f32], [mean, variance]: [&mut [f32]; 2], all: Vec<Moments>) {
+    for (c, one) in all.into_iter().enumerate() {
+        saved[c] = one.mean;
+        saved[padded(g.channels) + c] = 1.0 / (one.squares / one.count.max(1.0) + g.epsilon).sqrt();
+        if one.count > 0.0 {
+            let unbiased = one.squares / (one.count - 1.0).max(1.0);
+            mean[c] = (1.0 - g.momentum) * mean[c] + g.momentum * one.mean;
+            variance[c] = (1.0 - g.momentum) * variance[c] + g.momentum * unbiased;
+        }
+    }
+}
+
+fn outputs(g: &Shape, step: Step, b: forward::Buffers<'_>) {
+    let forward::Buffers { input, weight, bias, mean, spread, output } = b;
+    g.planes(
+        output,
+        #[inline(always)]
+        |block, c, output| {
+            let input = g.plane(input, block, c);
+            let (centre, scale) = g.centre_and_scale(mean, spread, c);
+            let (factor, start) = (weight[c] * scale, bias[c]);
+            for p in 0..g.positions {
+                let (x, y) = (lanes(input, p), lanes_mut(output, p));
+                for l in 0..LANES {
+                    y[l] = (x[l] - centre) * factor + start;
+                }
+            }
+            match g.activation {
+                None => {}
+                Some(Activation::Relu) => output.iter_mut().for_each(|y| *y = y.max(0.0)),
+                Some(other) => output.iter_mut().for_each(|y| *y = other.value(*y)),
+            }
+            clear(output, images(block, step));
+        },
+    );
+}
+
+/// Zeros where there is no image.
+#[inline(always)]
+fn clear(plane: &mut [f32], images: usize) {
+    if images < LANES {
+        plane.chunks_exact_mut(LANES).for_each(|lanes| lanes[images..].fill(0.0));
+    }
+}
+
+/// `$work` for each kind of activation, with `$slope(gradient, output)` as the gradient before the activation.
+macro_rules! with_slope {
+    ($activation:expr, $slope:ident => $work:expr) => {
+        match $activation {
+            None => {
+                let $slope = inlined(
+                    #[inline(always)]
+                    |grad, _| grad,
+                );
+                $work
+            }
+            Some(Activation::Relu) => {
+                let $slope = inlined(
+                    #[inline(always)]
+                    |grad, y| if y > 0.0 { grad } else { 0.0 },
+                );
+                $work
+            }
+            Some(activation) => {
+                let $slope = inlined(
+                    #[inline(always)]
+                    |grad, y| grad * activation.slope_by_value(y),
+                );
+                $work
+            }
+        }
+    };
+}
+
+/// A closure may carry an attribute as an argument only.
+#[inline(always)]
+fn inlined<F: Fn(f32, f32) -> f32>(slope: F) -> F {
+    slope
+}
+
+fn weight_gradients(g: &Shape, step: Step, b: weight_gradient::Buffers<'_>) {
+    let weight_gradient::Buffers { input, mean, spread, activated, output_grad, weight_grad, bias_grad } = b;
+    let stride = padded(g.channels);
+    let mut work = Vec::with_capacity(g.splits * g.channels);
+    let splits = weight_grad.chunks_mut(stride).zip(bias_grad.chunks_mut(stride)).take(g.splits);
+    for (split, (weights, biases)) in splits.enumerate() {
+        for (c, sums) in weights.iter_mut().zip(biases).take(g.channels).enumerate() {
+            work.push((split, c, sums));
+        }
+    }
+    work.into_par_iter().for_each(|(split, c, (weight_grad, bias_grad))| {
+        let (centre, scale) = g.centre_and_scale(mean, spread, c);
+        let of = |tensor| g.pieces(split, c, step, tensor);
+        let pieces = of(input).zip(of(activated)).zip(of(output_grad));
+        let mut sums = [0.0; 2];
+        vectorize(Plain(
+            #[inline(always)]
+            || sums = with_slope!(g.activation, slope => weight_sums(pieces, centre, slope)),
+        ));
+        *weight_grad = sums[0] * scale;
+        *bias_grad = sums[1];
+    });
+}
+
+/// A piece of a channel, and how many images it is of.
+type Piece<'a> = (&'a [f32], usize);
+
+/// The sums of g · (input − centre) and of g, lane by lane.
+#[inline(always)]
+fn weight_sums<'a>(
+    pieces: impl Iterator<Item = ((Piece<'a>, Piece<'a>), Piece<'a>)>,
+    centre: f32,
+    slope: impl Fn(f32, f32) -> f32,
+) -> [f32; 2] {
+    let mut all = [[0.0; LANES]; 2];
+    for (((input, images), (activated, _)), (output_grad, _)) in pieces {
+        let mut own = [[0.0; LANES]; 2];
+        for p in 0..input.len() / LANES {
+            let (x, y, grad) = (lanes(input, p), lanes(activated, p), lanes(output_grad, p));
+            for l in 0..LANES {
+                let g = slope(grad[l], y[l]);
+                own[0][l] += g * (x[l] - centre);
+                own[1][l] += g;
+            }
+        }
+        for (all, own) in all.iter_mut().zip(own) {
+            all.iter_mut().zip(own).take(images).for_each(|(all, own)| *all += own);
+        }
+    }
+    all.map(|lanes| lanes.iter().sum())
+}
+
+fn input_gradients(g: &Shape, step: Step, b: input_gradient::Buffers<'_>) {
+    let input_gradient::Buffers { input, weight, activated, output_grad, weight_sums, bias_sums, .. } = b;
+    let (saved, input_grad) = (b.batch_statistics, b.input_grad);
+    let stride = padded(g.channels);
+    let elements = step.count as f32 * g.positions as f32;
+    let mean = |sums: &[f32], c: usize| {
+        (0..g.splits).fold(0.0, |sum, split| sum + sums[split * stride + c]) / elements
+    };
+    g.planes(
+        input_grad,
+        #[inline(always)]
+        |block, c, input_grad| {
+            let [input, activated, output_grad] =
+                [input, activated, output_grad].map(|tensor| g.plane(tensor, block, c));
+            let (centre, scale) = (saved[c], saved[stride + c]);
+            let (of_weight, of_bias) = (mean(weight_sums, c), mean(bias_sums, c));
+            let factor = weight[c] * scale;
+            with_slope!(g.activation, slope => each(
+                input_grad,
+                [input, activated, output_grad],
+                #[inline(always)]
+                |x, y, grad| factor * (slope(grad, y) - of_bias - (x - centre) * scale * of_weight),
+            ));
+            clear(input_grad, images(block, step));
+        },
+    );
+}
+
+/// `to = value(a, b, c)`, elementwise.
+#[inline(always)]
+fn each(to: &mut [f32], [a, b, c]: [&[f32]; 3], value: impl Fn(f32, f32, f32) -> f32) {
+    for p in 0..to.len() / LANES {
+        let (to, a, b, c) = (lanes_mut(to, p), lanes(a, p), lanes(b, p), lanes(c, p));
+        for l in 0..LANES {
+            to[l] = value(a[l], b[l], c[l]);
+        }
+    }
+}
+
+fn scaled_gradients(g: &Shape, step: Step, b: scaled_gradient::Buffers<'_>) {
+    let scaled_gradient::Buffers { weight, spread, activated, output_grad, input_grad } = b;
+    g.planes(
+        input_grad,
+        #[inline(always)]
+        |block, c, input_grad| {
+            let [activated, output_grad] = [activated, output_grad].map(|tensor| g.plane(tensor, block, c));
+            let scale = match g.kind {
+                Kind::Running => 1.0 / (spread[c] + g.epsilon).sqrt(),
+                _ => 1.0,
+            };
+            let factor = weight[c] * scale;
+            with_slope!(g.activation, slope => each(
+                input_grad,
+                [activated, activated, output_grad],
+                #[inline(always)]
+                |_, y, grad| factor * slope(grad, y),
+            ));
+            clear(input_grad, images(block, step));
+        },
+    );
+}
