@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::layers::{Kind, Outcome, Site};
+use crate::error::Result;
+
 /// An elementwise function.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -176,5 +179,24 @@ impl Activation {
             Activation::ScaledTanh => 1.7159 * (2.0 / 3.0) - y * y * (2.0 / 3.0 / 1.7159),
             _ => 1.0,
         }
+    }
+}
+
+impl Kind for Activation {
+    fn title(&self) -> String {
+        self.describe().split('(').next().unwrap_or_default().to_string()
+    }
+
+    fn describe(&self) -> String {
+        format!("{self:?}").to_lowercase()
+    }
+
+    fn place(&self, at: &mut Site<'_>) -> Result<Outcome> {
+        if let Activation::LeakyRelu(slope) | Activation::Elu(slope) = self
+            && !slope.is_finite()
+        {
+            return Err(at.wrong(format!("its slope is {slope}")));
+        }
+        Ok(Outcome::plain(at.input))
     }
 }

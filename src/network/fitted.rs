@@ -1,6 +1,6 @@
 //! A network for other data than it was written for.
 
-use super::{Layer, Network};
+use super::Network;
 use crate::error::{Error, Result};
 
 impl Network {
@@ -37,19 +37,13 @@ impl Network {
                 old.channels, old.height, old.width,
             ));
         }
-        let decides = |layer: &Layer| {
-            matches!(layer, Layer::Linear(_) | Layer::Rbf(_) | Layer::Conv2d(_) | Layer::Conv1d(_))
-        };
-        let at = fitted.layers.iter().rposition(decides);
-        match at.and_then(|at| fitted.layers.get_mut(at)) {
-            Some(Layer::Linear(last)) => last.outputs = classes,
-            Some(Layer::Rbf(last)) => last.outputs = classes,
-            Some(Layer::Conv2d(last)) => last.channels = classes,
-            Some(Layer::Conv1d(last)) => last.channels = classes,
-            _ => {}
+        let at = fitted.layers.iter_mut().rposition(|layer| layer.outputs_mut().is_some());
+        if let Some(outputs) = at.and_then(|at| fitted.layers[at].outputs_mut()) {
+            *outputs = classes;
         }
         let placed = fitted.place()?;
-        match (self.place()?.iter().rev().zip(placed.iter().rev())).find(|(_, new)| decides(&new.layer)) {
+        let before = self.place()?;
+        match at.map(|at| (&before[at], &placed[at])) {
             Some((old, new)) if old.output.channels != new.output.channels => {
                 let [old, new_count] = [old, new].map(|layer| layer.output.channels);
                 changes.push(format!("{} {old} → {new_count} outputs", new.name));

@@ -3,9 +3,10 @@
 //! Nothing here knows of buffers or kernels: [`crate::plan`] turns a network into launches.
 
 mod activation;
-mod codes;
 mod fitted;
 mod layer;
+mod layers;
+mod placed;
 mod sliding;
 
 use std::fmt;
@@ -15,13 +16,15 @@ use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 pub use activation::Activation;
-pub use codes::digit_codes;
-pub use layer::{
-    BatchNorm, ConnectionTable, Connections, Conv1d, Conv2d, Init, Layer, Linear, LocalResponseNorm, Padding,
-    Padding1d, PaddingName, Parameter, Placed, Pool1d, Pool2d, Rbf, Residual, Scale, Size,
+pub use layer::Layer;
+pub use layers::{
+    BatchNorm, ConnectionTable, Connections, Conv1d, Conv2d, Linear, LocalResponseNorm, Padding, Padding1d,
+    PaddingName, Pool1d, Pool2d, Rbf, Residual, Scale, Size, digit_codes,
 };
-
+pub use placed::{Init, Parameter, Placed};
 pub use sliding::Windows;
+
+use placed::Placing;
 
 use crate::error::{Error, Result};
 
@@ -270,11 +273,7 @@ impl Network {
         {
             return Err(Error::Network(format!("the loss' rubbish is {rubbish}, expected more than 0")));
         }
-        let mut placing = layer::Placing {
-            initialisation: self.init,
-            counts: Default::default(),
-            names: Default::default(),
-        };
+        let mut placing = Placing::new(self.init);
         let placed = placing.sequence(&self.layers, self.input_shape(), 0)?;
         let learns = |layer: &Placed| layer.parameters.iter().any(|parameter| parameter.learned);
         if !placed.iter().flat_map(Placed::all).any(|(_, layer)| learns(layer)) {
@@ -358,127 +357,4 @@ impl Network {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn net(layers: &str) -> Result<Vec<Placed>> {
-        let text = format!(
-            "name = \"n\"\ninput = {{ channels = 3, height = 9, width = 11 }}\nlayers = [{layers}, \"flatten\", \
-             {{ linear = {{ outputs = 2 }} }}]"
-        );
-        Network::parse(&text)?.place()
-    }
-
-    fn refused(layers: &str) -> String {
-        net(layers).expect_err(layers).to_string()
-    }
-
-    #[test]
-    fn every_preset_fits_together_and_keeps_its_text() {
-        for name in Network::presets() {
-            let network = Network::preset(name).expect(name);
-            assert_eq!(network.name, name);
-            assert_eq!(Network::parse(&network.text()).expect(name), network);
-        }
-    }
-
-    #[test]
-    fn lenet5_of_1998_has_the_papers_parameters() {
-        let network = Network::preset("lenet5-1998").unwrap();
-        let placed = network.place().unwrap();
-        let count = |layer: &Placed| layer.parameters.iter().map(Parameter::count).sum::<usize>();
-        let learned: Vec<_> = placed.iter().map(count).filter(|&n| n > 0).collect();
-        assert_eq!(learned, [156, 12, 1516, 32, 48_120, 10_164]);
-        let connections: u64 = placed.iter().map(|layer| layer.multiply_adds).sum();
-        // C1, C3, C5, F6 and the units' distances; the paper adds biases and sub-sampling.
-        assert_eq!(connections, 25 * 6 * 784 + 60 * 25 * 100 + 48_000 + 10_080 + 840);
-        let values = network.initial(1).unwrap();
-        let c3 = network.parameters().unwrap().iter().position(|p| p.name == "c3.weight").unwrap();
-        assert_eq!(values[c3].iter().filter(|&&w| w != 0.0).count(), 1500);
-        assert!(values[c3][..75].iter().all(|&w| w != 0.0) && values[c3][75..150].iter().all(|&w| w == 0.0));
-    }
-
-    #[test]
-    fn the_connection_table_is_the_papers() {
-        // LeCun et al. 1998, table I: a row is a channel of S2, a column one of C3.
-        let rows = [
-            "X   XXX  XXXX XX",
-            "XX   XXX  XXXX X",
-            "XXX   XXX  X XXX",
-            " XXX  XXXX  X XX",
-            "  XXX  XXXX XX X",
-            "   XXX  XXXX XXX",
-        ];
-        let lists = Connections::Named(ConnectionTable::Lenet5C3).lists();
-        for (o, list) in lists.iter().enumerate() {
-            let mut inputs = list.clone();
-            inputs.sort_unstable();
-            let column: Vec<usize> = (0..6).filter(|&i| rows[i].as_bytes()[o] == b'X').collect();
-            assert_eq!(inputs, column, "channel {o}");
-        }
-    }
-
-    #[test]
-    fn padding_by_a_word_keeps_or_shrinks() {
-        let size = |padding: &str| {
-            let placed =
-                net(&format!("{{ conv2d = {{ channels = 4, kernel = [3, 5]{padding} }} }}")).unwrap();
-            (placed[0].output.height, placed[0].output.width)
-        };
-        assert_eq!(size(""), (7, 7));
-        assert_eq!(size(", padding = \"valid\""), (7, 7));
-        assert_eq!(size(", padding = \"same\""), (9, 11));
-        assert_eq!(size(", padding = \"same\", dilation = 2"), (9, 11));
-        assert_eq!(size(", padding = [0, 1]"), (7, 9));
-        assert_eq!(
-            refused("{ conv2d = { channels = 4, kernel = 2, padding = \"same\" } }"),
-            "network: layer conv1 (conv2d 4@2×2, same size): same padding takes stride 1 and an odd filter; give the \
-             padding as numbers"
-        );
-    }
-
-    #[test]
-    fn sequences_inside_are_checked_where_they_meet() {
-        let placed =
-            net("{ branches = [[], [{ conv2d = { channels = 4, kernel = 1 } }, \"relu\"]] }").unwrap();
-        assert_eq!(placed[0].output.channels, 7);
-        let names: Vec<_> =
-            placed.iter().flat_map(Placed::all).map(|(depth, p)| (depth, p.name.as_str())).collect();
-        assert_eq!(names, [(0, "branches1"), (1, "conv1"), (1, "relu1"), (0, "flatten1"), (0, "fc1")]);
-        assert_eq!(
-            refused("{ residual = { body = [{ conv2d = { channels = 4, kernel = 1 } }] } }"),
-            "network: layer residual1 (residual): its body ends with 4×9×11 at layer conv1, its shortcut with 3×9×11 \
-             at the input; they are added up"
-        );
-        assert_eq!(
-            refused("{ branches = [[], [{ max_pool2d = { kernel = 2 } }]] }"),
-            "network: layer branches1 (2 branches): a branch ends with 3×9×11 at the input, another with 3×4×5 at \
-             layer pool1; their rows and columns must agree"
-        );
-        assert!(refused("{ residual = { body = [] } }").contains("not all empty"));
-        let mut deep = "\"relu\"".to_string();
-        for _ in 0..20 {
-            deep = format!("{{ residual = {{ body = [{deep}] }} }}");
-        }
-        assert!(refused(&deep).contains("nested"), "{}", refused(&deep));
-    }
-
-    #[test]
-    fn data_that_does_not_fit_is_named_with_both_shapes() {
-        let network = Network::preset("lenet5").unwrap();
-        let refused =
-            |shape, classes, labels| network.check_data(shape, classes, labels).unwrap_err().to_string();
-        assert_eq!(
-            refused([3, 32, 32], 10, [1, 1]),
-            "network: the input of lenet5 takes pictures of 1×28×28, the data has 3×32×32"
-        );
-        assert_eq!(
-            refused([1, 28, 28], 47, [1, 1]),
-            "network: the last layer fc3 gives 10 logits, the data has 47 classes"
-        );
-        assert_eq!(
-            refused([1, 28, 28], 10, [28, 28]),
-            "network: the last layer fc3 gives 10 logits at each of 1×1 places, the data has 28×28 labels a picture"
-        );
-    }
-}
+mod tests;

@@ -43,11 +43,11 @@ impl Network {
                     }));
                     seen = placed.output;
                 }
-                Layer::Rbf(_) | Layer::AdaptiveAveragePool2d(_) | Layer::GlobalAveragePool => {
+                layer if !layer.ask(|kind| kind.slides()) => {
                     return Err(Error::Network(format!(
                         "layer {} ({}) has no convolutional form",
                         placed.name,
-                        placed.layer.describe()
+                        layer.describe()
                     )));
                 }
                 // Names count from the start of the network: a convolution in place of a linear layer must not
