@@ -49,14 +49,15 @@ impl Writing {
 /// ground on every side.
 ///
 /// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Polarity and contrast are treated as by
-/// [`prepare`]. The height of the writing is the median over its pieces, which columns without ink divide, each
-/// weighted by its columns; pieces less than half as high as the highest, such as dashes and specks, do not count.
+/// [`prepare`](super::prepare). The height of the writing is the median over its pieces, which columns
+/// without ink divide, each weighted by its columns; pieces less than half as high as the highest, such as dashes and
+/// specks, do not count.
 /// Rows and columns of the result are multiples of 4, so that two poolings by 2 lose none, and at least `least`.
 ///
 /// # Errors
 ///
-/// [`Error::Data`] as by [`prepare`], and when the line would be longer than 16384 pixels; [`Error::Settings`] when
-/// `digit_height` is not 1 to 256, or `margin` or `least` is more.
+/// [`Error::Data`] as by [`prepare`](super::prepare), and when the line would be longer than 16384 pixels;
+/// [`Error::Settings`] when `digit_height` is not 1 to 256, or `margin` or `least` is more.
 pub fn prepare_line(
     bytes: &[u8],
     name: &str,

@@ -18,7 +18,8 @@ pub struct Preparation {
     pub ink: [u32; 4],
     /// By how much the ink was scaled: output pixels for each pixel of the file.
     pub scale: f32,
-    /// The picture itself was cropped about its middle and scaled, by [`fit`]; `ink` is what was kept of it.
+    /// The picture itself was cropped about its middle and scaled, by [`fit`](super::fit); `ink` is what was kept
+    /// of it.
     pub whole: bool,
 }
 

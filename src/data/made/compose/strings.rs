@@ -19,9 +19,10 @@ pub struct Line {
 }
 
 /// Strings of `length` digits drawn from a data set, side by side on black: gaps of −4 to 6 pixels, ±3 pixels up
-/// and down, ±15 % in size, neighbours' middles at least [`SPACING`] apart.
+/// and down, ±15 % in size, neighbours' middles at least [`SPACING`](super::SPACING) apart.
 ///
-/// Rows and columns are multiples of 4, 36 rows at least, and a window of [`FIELD`] around any digit is inside.
+/// Rows and columns are multiples of 4, 36 rows at least, and a window of [`FIELD`](super::FIELD) around any
+/// digit is inside.
 ///
 /// # Errors
 /// [`Error::Data`](crate::Error::Data) when the data set is not one of grey digits.
