@@ -244,7 +244,7 @@ fn structs((at, shader): (usize, &Shader)) -> String {
     for (number, entry) in shader.entries.iter().enumerate() {
         let _ = write!(
             text,
-            "\n/// `{}` of `shaders/{name}.wgsl`.\npub mod {} {{\nuse super::*;\n\n/// The constants that it uses.\n",
+            "\n/// `{}` of `shaders/{name}.wgsl`.\n#[allow(clippy::module_inception)]\npub mod {} {{\nuse super::*;\n\n/// The constants that it uses.\n",
             entry.name, entry.name
         );
         text += &fields(&entry.constants);

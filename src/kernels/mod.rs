@@ -1,5 +1,5 @@
 //! What the GPU can be asked to do: for each shader file a module with its geometry (constants, grid, bindings,
-//! floating-point operations) and launches. Nothing here computes: the GPU does, or [`crate::twins`].
+//! floating-point operations) and launches. Nothing here computes: the GPU does, or the CPU's twins in `src/twins/`.
 //!
 //! # How images lie in memory
 //!

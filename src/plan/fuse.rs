@@ -7,12 +7,14 @@ use super::lower::lower;
 use super::operation::{ConvPool, Elementwise, Operation};
 use crate::network::Placed;
 
+/// The one operation that a run stands for, if there is one.
+type Fuse = fn(&[&dyn Operation], &Options) -> Option<Box<dyn Operation>>;
+
 /// A run of operations that one operation can stand for.
 struct Pattern {
     /// How many they are.
     len: usize,
-    /// The one operation, if it can.
-    fuse: fn(&[&dyn Operation], &Options) -> Option<Box<dyn Operation>>,
+    fuse: Fuse,
 }
 
 /// The first that fits is taken, the longest before all others.

@@ -131,7 +131,7 @@ pub struct Plan {
     pub moment1: Range,
     /// The optimizer's second moment (mean square).
     pub moment2: Range,
-    /// The metrics ring: [`RING`] records of [`loss::RECORD`] words.
+    /// The metrics ring: [`RING`] records of [`RECORD`](crate::kernels::loss::RECORD) words.
     pub metrics: Range,
     /// The training data.
     pub train_data: Data,

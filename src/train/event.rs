@@ -29,14 +29,14 @@ pub enum Event {
     },
 }
 
-/// What [`Trainer::advance`] did.
+/// What [`Trainer::advance`](super::Trainer::advance) did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Advance {
     /// Queued this many steps.
     Queued(usize),
     /// Queued this many batches of the epoch's evaluation.
     Evaluating(usize),
-    /// Queued nothing: the epoch's evaluation has to arrive first. [`Trainer::poll`] until it has.
+    /// Queued nothing: the epoch's evaluation has to arrive first. [`Trainer::poll`](super::Trainer::poll) until it has.
     Waiting,
     /// Queued nothing: the run is over.
     Done,

@@ -177,7 +177,7 @@ impl Kind for Conv2d {
         at.within("stride", 1, &self.stride.0)?;
         at.within("dilation", 1, &self.dilation.0)?;
         if self.padding == Padding::SAME
-            && (self.stride != Size::ONE || [0, 1].iter().any(|&d| self.reach(d) % 2 == 0))
+            && (self.stride != Size::ONE || [0, 1].iter().any(|&d| self.reach(d).is_multiple_of(2)))
         {
             return Err(
                 at.wrong("same padding takes stride 1 and an odd filter; give the padding as numbers".into())
