@@ -1,5 +1,4 @@
 //! Files, whole or not at all, and written by one process at a time. A browser has none.
-#![cfg(not(target_arch = "wasm32"))]
 
 use crate::error::{Error, Result};
 
