@@ -1,6 +1,7 @@
 //! A window that shows a network learn. One device and one queue do both: they train between the frames, and they
 //! draw the digits and the filters out of the very buffers that the training shaders use. Nothing is read back for
-//! the picture but the answers, and no frame waits for anything.
+//! the picture but the answers, and no frame waits for anything. (It is longer than most, one file because its events,
+//! frames and training share one state.)
 //!
 //! `--images N` trains on a part of MNIST; `--frames N` closes the window after so many frames and
 //! `--screenshot FILE.png` saves what it showed last; `--destroy N` loses the device after so many frames.
