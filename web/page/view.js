@@ -5,7 +5,7 @@ import { page } from "./state.js";
 const LONGEST_WAIT = 5000; // ms between two looks at something in view
 
 export class View {
-  // `work()` gives false when there was nothing to do; `every` is the shortest time between two in training.
+  // `every` is the shortest time between two looks in training.
   constructor(element, every, work) {
     Object.assign(this, { every, work, visible: false, dirty: true, busy: false, next: 0 });
     new IntersectionObserver((entries) => {
