@@ -56,7 +56,8 @@ fn value(x: f32) -> f32 {
         case SILU: { return x * sigmoid(x); }
         case ELU: { return select(SLOPE * (exp(min(x, 0.0)) - 1.0), x, x > 0.0); }
         case SOFTPLUS: { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }
-        default: { return x * clamp(x + 3.0, 0.0, 6.0) / 6.0; }
+        case HARD_SWISH: { return x * clamp(x + 3.0, 0.0, 6.0) / 6.0; }
+        default: { return x; }
     }
 }
 
@@ -75,7 +76,8 @@ fn slope(x: f32) -> f32 {
         case SILU: { let y = sigmoid(x); return y * (1.0 + x * (1.0 - y)); }
         case ELU: { return select(SLOPE * exp(min(x, 0.0)), 1.0, x > 0.0); }
         case SOFTPLUS: { return sigmoid(x); }
-        default: { return select(select((2.0 * x + 3.0) / 6.0, 0.0, x <= -3.0), 1.0, x >= 3.0); }
+        case HARD_SWISH: { return select(select((2.0 * x + 3.0) / 6.0, 0.0, x <= -3.0), 1.0, x >= 3.0); }
+        default: { return 1.0; }
     }
 }
 

@@ -28,7 +28,7 @@ struct Step {
     learning_rate: f32,
     correction1: f32,
     correction2: f32,
-    reserved: u32,
+    time: u32,
 }
 
 @group(0) @binding(0) var<uniform> step: Step;

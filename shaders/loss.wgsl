@@ -30,7 +30,8 @@ override RUBBISH: bool = false;
 override RUBBISH_LOGIT: f32 = 0.0;
 
 const LANES = 16u;
-const LOSS_NOT_FINITE = 1u;
+// See optimizer.wgsl.
+const LOSS = 5u;
 
 struct Step {
     cursor: u32,
@@ -40,7 +41,7 @@ struct Step {
     learning_rate: f32,
     correction1: f32,
     correction2: f32,
-    reserved: u32,
+    time: u32,
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -113,7 +114,7 @@ fn write_row(row: u32, start: u32, label: u32, s: Softmax) {
 fn cross_entropy_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y * ROW + id.x;
     if (row == 0u) {
-        // The launches after this one only add flags.
+        // The launches after this one only raise it.
         metrics[step.slot * 4u + 3u] = 0u;
     }
     if (row >= ROWS) {
@@ -188,6 +189,6 @@ fn sum_rows(@builtin(local_invocation_index) invocation: u32) {
         metrics[at + 1u] = u32(partial[0].y);
         metrics[at + 2u] = step.count * POSITIONS;
         // The exponent's bits, since a compiler may assume that there are no NaNs.
-        metrics[at + 3u] = select(0u, LOSS_NOT_FINITE, (loss & 0x7f800000u) == 0x7f800000u);
+        metrics[at + 3u] = select(0u, (LOSS << 24u) | 0xffffffu, (loss & 0x7f800000u) == 0x7f800000u);
     }
 }

@@ -10,7 +10,7 @@
 // (Ioffe and Szegedy 2015), as above. RUNNING: their running averages, which are constants, so that input_grad is
 // weight · r · g. AFFINE: none, x̂ is the input and r is 1: the trainable coefficient and bias of LeNet-5's
 // sub-sampling (LeCun et al. 1998). The variance that normalises is divided by M, the one that is averaged by
-// M − 1, as in PyTorch.
+// M − 1, as in PyTorch. The averages themselves are the optimizer's, which alone writes what outlives a step.
 //
 // Lanes from `count` on hold no image: they are left out of every sum, and their output and gradient are 0.
 //
@@ -28,7 +28,6 @@ override CHANNELS: u32;
 override POSITIONS: u32;
 override KIND: u32;
 override EPSILON: f32;
-override MOMENTUM: f32;             // the weight of a new batch in the running averages
 override ACTIVATION: u32 = 99;      // 99 is none
 override BLOCKS: u32;               // blocks of 16 images in the batch
 override SPLITS: u32;               // workgroups of a channel, and partial sums of its gradients
@@ -61,14 +60,14 @@ struct Step {
     learning_rate: f32,
     correction1: f32,
     correction2: f32,
-    reserved: u32,
+    time: u32,
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
 @group(0) @binding(1) var<storage, read> input: array<f32>;
 @group(0) @binding(2) var<storage, read_write> saved: array<f32>;              // means, then r; then SPLITS · (count, mean, squares)
-@group(0) @binding(3) var<storage, read_write> running_mean: array<f32>;
-@group(0) @binding(4) var<storage, read_write> running_variance: array<f32>;
+@group(0) @binding(3) var<storage, read_write> batch_mean: array<f32>;         // what the running averages take in
+@group(0) @binding(4) var<storage, read_write> batch_variance: array<f32>;
 @group(0) @binding(5) var<storage, read> weight: array<f32>;
 @group(0) @binding(6) var<storage, read> bias: array<f32>;
 @group(0) @binding(7) var<storage, read> mean: array<f32>;                     // of BATCH in `saved`, of RUNNING the average
@@ -139,15 +138,12 @@ fn meet(invocation: u32, own: Moments) {
     }
 }
 
-// Saves what normalises a channel, and updates its running averages; a batch without an image changes nothing.
+// Saves what normalises a channel, and hands the optimizer what the running averages take in.
 fn finish(c: u32, all: Moments) {
     saved[c] = all.mean;
     saved[STRIDE + c] = inverseSqrt(all.squares / max(all.count, 1.0) + EPSILON);
-    if (all.count > 0.0) {
-        let variance = all.squares / max(all.count - 1.0, 1.0);
-        running_mean[c] = (1.0 - MOMENTUM) * running_mean[c] + MOMENTUM * all.mean;
-        running_variance[c] = (1.0 - MOMENTUM) * running_variance[c] + MOMENTUM * variance;
-    }
+    batch_mean[c] = all.mean;
+    batch_variance[c] = all.squares / max(all.count - 1.0, 1.0);
 }
 
 // A channel is one workgroup: SPLITS is 1.

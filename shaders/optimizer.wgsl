@@ -23,9 +23,16 @@
 //
 //     Σ partial  is multiplied by  min(1, CLIP / (‖Σ partial‖ + 1e-6))  before the penalties
 //
-// One invocation owns four neighbouring parameters; the first workgroup sums the metrics instead: 64 strided sums,
-// then a tree, always in the same order. Where a gradient is not finite the parameters stay as they
-// are and the step's record is flagged, so that the host stops at that step with usable weights.
+// A running statistic of a normalisation takes the batch's as its gradient, and its segment holds the share K of it:
+//
+//     p = (1 − K) · p + K · g
+//
+// So this launch alone writes what outlives a step. One invocation owns four neighbouring parameters; the first
+// workgroup sums the metrics instead: 64 strided sums, then a tree, always in the same order.
+//
+// What is not finite, be it the loss, a gradient or what becomes of it, flags the step's record with what it was and
+// where, and the status, the record behind the ring, with the step's number: from then on no step changes anything.
+// `before` has all parameters and moments as they were before the last step that did, and `restore` puts them back.
 
 override VECTORS: u32;             // parameters / 4
 override ROW: u32;                 // invocations in one row of the grid
@@ -40,9 +47,20 @@ override WEIGHT_DECAY: f32 = 0.0;
 override L1: f32 = 0.0;
 override CLIP: f32 = 0.0;          // the gradient's largest norm; 0 means any
 override NORMS: u32 = 0;           // sums of squares that the rule adds up / 4
+override MOMENTS: u32 = 0;         // that `restore` puts back
 
-const LOSS_NOT_FINITE = 1u;
-const GRADIENT_NOT_FINITE = 2u;
+// What a record's flags say, the kind in the highest byte: the largest is the cause of the others. Below it lies
+// 0xffffff less the first chunk of 64 parameters where it is so.
+const PARAMETER = 1u;
+const MOMENT = 2u;
+const NORM = 3u;
+const GRADIENT = 4u;
+const LOSS = 5u;
+const EARLIER = 6u;
+
+// What a segment holds in its last word, unless that is a share.
+const FROZEN = 0u;
+const TRAINED = 1u;
 
 struct Step {
     cursor: u32,
@@ -52,7 +70,7 @@ struct Step {
     learning_rate: f32,
     correction1: f32,
     correction2: f32,
-    reserved: u32,
+    time: u32,
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -60,17 +78,36 @@ struct Step {
 @group(0) @binding(2) var<storage, read_write> gradients: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read_write> moment1: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> moment2: array<vec4<f32>>;
-// For each 64 parameters: where their first partial sum starts, the distance to the next, how many, trainable.
+// For each 64 parameters: where their first partial sum starts, the distance to the next, how many, and FROZEN,
+// TRAINED, or a running statistic's share as bits.
 @group(0) @binding(5) var<storage, read> segments: array<vec4<u32>>;
-@group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;   // ring of (loss as bits, right, count, flags)
+@group(0) @binding(6) var<storage, read_write> metrics: array<atomic<u32>>;   // ring of (loss as bits, right, count, flags), then the status
 @group(0) @binding(7) var<storage, read> rows: array<vec2<f32>>;              // loss, and 1 if right
 // The sums of squares, as every invocation of a rule reads them, and as the workgroups of square_sums write them.
 @group(0) @binding(8) var<uniform> norms: array<vec4<f32>, 4096>;
 @group(0) @binding(9) var<storage, read_write> squares: array<f32>;
+// Parameters, first and second moments as they were, as the rules write them and as `restore` reads them.
+@group(0) @binding(10) var<storage, read_write> before: array<vec4<f32>>;
+@group(0) @binding(11) var<storage, read> kept: array<vec4<f32>>;
 
 fn finite(g: vec4<f32>) -> bool {
     // The exponent's bits, since a compiler may assume that there are no NaNs.
     return all((bitcast<vec4<u32>>(g) & vec4(0x7f800000u)) != vec4(0x7f800000u));
+}
+
+fn time() -> u32 {
+    return max(step.time, 1u);
+}
+
+// Whether a step before this one failed. What fails in this one is told apart by its number.
+fn halted() -> bool {
+    let failed = atomicLoad(&metrics[arrayLength(&metrics) - 4u]);
+    return (failed != 0u) & (failed != time());
+}
+
+fn fault(kind: u32, chunk: u32) {
+    atomicMax(&metrics[step.slot * 4u + 3u], (kind << 24u) | (0xffffffu - chunk));
+    atomicMax(&metrics[arrayLength(&metrics) - 4u], time());
 }
 
 var<workgroup> partial: array<vec2<f32>, 64>;
@@ -98,13 +135,16 @@ fn sum_rows(invocation: u32, workgroup: vec3<u32>) {
         atomicStore(&metrics[at], loss);
         atomicStore(&metrics[at + 1u], u32(partial[0].y));
         atomicStore(&metrics[at + 2u], step.count * POSITIONS);
-        if ((loss & 0x7f800000u) == 0x7f800000u) {
-            atomicOr(&metrics[at + 3u], LOSS_NOT_FINITE);
+        if (halted()) {
+            atomicMax(&metrics[at + 3u], EARLIER << 24u);
+        } else if ((loss & 0x7f800000u) == 0x7f800000u) {
+            fault(LOSS, 0u);
         }
     }
 }
 
 struct Work {
+    there: bool,        // whether the moments are to be kept as they are now
     update: bool,
     parameter: vec4<f32>,
     gradient: vec4<f32>,
@@ -126,34 +166,61 @@ fn clipped(squares: f32) -> f32 {
     return min(1.0, CLIP / (sqrt(squares) + 1e-6));
 }
 
-// Finishes the four gradients at `i`, clips them and applies the penalties.
+// Keeps the four parameters at `i`, finishes their gradients, clips them and applies the penalties.
 fn begin(i: u32, decay: f32) -> Work {
+    let zero = vec4(0.0);
     if (i >= VECTORS) {
-        return Work(false, vec4(0.0), vec4(0.0));
+        return Work(false, false, zero, zero);
     }
+    if (halted()) {
+        return Work(false, false, zero, zero);
+    }
+    let p = parameters[i];
+    before[i] = p;
     let segment = segments[i / 16u];
     var g: vec4<f32>;
-    var sound: bool;
     if (CLIP > 0.0) {
         g = gradients[segment.x + i % 16u];
-        var sums = vec4(0.0);
+    } else {
+        g = whole(i, segment);
+    }
+    if (!finite(g)) {
+        fault(GRADIENT, i / 16u);
+        return Work(true, false, zero, zero);
+    }
+    if (segment.w > TRAINED) {
+        if (step.count > 0u) {
+            // Between what was and what comes, both of which are finite.
+            let share = bitcast<f32>(segment.w);
+            parameters[i] = (1.0 - share) * p + share * g;
+        }
+        return Work(true, false, zero, zero);
+    }
+    if (CLIP > 0.0) {
+        var sums = zero;
         for (var k = 0u; k < NORMS; k++) {
             sums += norms[k];
         }
         let squares = (sums.x + sums.y) + (sums.z + sums.w);
-        // What is not finite or overflows anywhere leaves no length to clip to.
-        sound = finite(g) && finite(vec4(squares));
+        // What overflows leaves no length to clip to.
+        if (!finite(vec4(squares))) {
+            fault(NORM, 0u);
+            return Work(true, false, zero, zero);
+        }
         g *= clipped(squares);
-    } else {
-        g = whole(i, segment);
-        sound = finite(g);
     }
-    if (!sound) {
-        atomicOr(&metrics[step.slot * 4u + 3u], GRADIENT_NOT_FINITE);
-        return Work(false, vec4(0.0), vec4(0.0));
+    return Work(true, segment.w == TRAINED, p, g + decay * p + L1 * sign(p));
+}
+
+// Stores the four parameters at `i`, and tells what became of them and of their moments.
+fn end(i: u32, p: vec4<f32>, moments: bool) {
+    parameters[i] = p;
+    if (!moments) {
+        fault(MOMENT, i / 16u);
     }
-    let p = parameters[i];
-    return Work(segment.w != 0u, p, g + decay * p + L1 * sign(p));
+    if (!finite(p)) {
+        fault(PARAMETER, i / 16u);
+    }
 }
 
 var<workgroup> sums: array<f32, 64>;
@@ -170,7 +237,7 @@ fn square_sums(
     for (var i = id.x; i < VECTORS; i += ROW) {
         let segment = segments[i / 16u];
         let g = whole(i, segment);
-        sum += select(0.0, dot(g, g), segment.w != 0u);
+        sum += select(0.0, dot(g, g), segment.w == TRAINED);
     }
     sums[invocation] = sum;
     for (var half = 32u; half > 0u; half /= 2u) {
@@ -189,7 +256,7 @@ fn sgd(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) work
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
     if (work.update) {
-        parameters[i] = work.parameter - step.learning_rate * work.gradient;
+        end(i, work.parameter - step.learning_rate * work.gradient, true);
     }
     sum_rows(id.x, workgroup);
 }
@@ -198,10 +265,14 @@ fn sgd(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) work
 fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
-    if (work.update) {
-        let b = MOMENTUM * moment1[i] + work.gradient;
-        moment1[i] = b;
-        parameters[i] = work.parameter - step.learning_rate * b;
+    if (work.there) {
+        let m = moment1[i];
+        before[VECTORS + i] = m;
+        if (work.update) {
+            let b = MOMENTUM * m + work.gradient;
+            moment1[i] = b;
+            end(i, work.parameter - step.learning_rate * b, finite(b));
+        }
     }
     sum_rows(id.x, workgroup);
 }
@@ -210,10 +281,14 @@ fn momentum(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id)
 fn nesterov(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
-    if (work.update) {
-        let b = MOMENTUM * moment1[i] + work.gradient;
-        moment1[i] = b;
-        parameters[i] = work.parameter - step.learning_rate * (work.gradient + MOMENTUM * b);
+    if (work.there) {
+        let m = moment1[i];
+        before[VECTORS + i] = m;
+        if (work.update) {
+            let b = MOMENTUM * m + work.gradient;
+            moment1[i] = b;
+            end(i, work.parameter - step.learning_rate * (work.gradient + MOMENTUM * b), finite(b));
+        }
     }
     sum_rows(id.x, workgroup);
 }
@@ -222,30 +297,43 @@ fn nesterov(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id)
 fn rmsprop(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
-    if (work.update) {
-        let v = ALPHA * moment2[i] + (1.0 - ALPHA) * work.gradient * work.gradient;
-        let b = MOMENTUM * moment1[i] + work.gradient / (sqrt(v) + EPSILON);
-        moment2[i] = v;
-        moment1[i] = b;
-        parameters[i] = work.parameter - step.learning_rate * b;
+    if (work.there) {
+        let m = moment1[i];
+        before[VECTORS + i] = m;
+        let v = moment2[i];
+        before[2u * VECTORS + i] = v;
+        if (work.update) {
+            let mean = ALPHA * v + (1.0 - ALPHA) * work.gradient * work.gradient;
+            let b = MOMENTUM * m + work.gradient / (sqrt(mean) + EPSILON);
+            moment2[i] = mean;
+            moment1[i] = b;
+            end(i, work.parameter - step.learning_rate * b, finite(mean) && finite(b));
+        }
     }
     sum_rows(id.x, workgroup);
 }
 
-fn adam_step(i: u32, p: vec4<f32>, g: vec4<f32>) {
-    let m = BETA1 * moment1[i] + (1.0 - BETA1) * g;
-    let v = BETA2 * moment2[i] + (1.0 - BETA2) * g * g;
+// From the moments as they were.
+fn adam_step(i: u32, p: vec4<f32>, g: vec4<f32>, old_m: vec4<f32>, old_v: vec4<f32>) {
+    let m = BETA1 * old_m + (1.0 - BETA1) * g;
+    let v = BETA2 * old_v + (1.0 - BETA2) * g * g;
     moment1[i] = m;
     moment2[i] = v;
-    parameters[i] = p - step.learning_rate * step.correction1 * m / (sqrt(v) * step.correction2 + EPSILON);
+    end(i, p - step.learning_rate * step.correction1 * m / (sqrt(v) * step.correction2 + EPSILON), finite(m) && finite(v));
 }
 
 @compute @workgroup_size(64)
 fn adam(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, WEIGHT_DECAY);
-    if (work.update) {
-        adam_step(i, work.parameter, work.gradient);
+    if (work.there) {
+        let m = moment1[i];
+        before[VECTORS + i] = m;
+        let v = moment2[i];
+        before[2u * VECTORS + i] = v;
+        if (work.update) {
+            adam_step(i, work.parameter, work.gradient, m, v);
+        }
     }
     sum_rows(id.x, workgroup);
 }
@@ -254,8 +342,30 @@ fn adam(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) wor
 fn adamw(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let i = id.y * ROW + id.x - 64u;
     let work = begin(i, 0.0);
-    if (work.update) {
-        adam_step(i, work.parameter * (1.0 - step.learning_rate * WEIGHT_DECAY), work.gradient);
+    if (work.there) {
+        let m = moment1[i];
+        before[VECTORS + i] = m;
+        let v = moment2[i];
+        before[2u * VECTORS + i] = v;
+        if (work.update) {
+            adam_step(i, work.parameter * (1.0 - step.learning_rate * WEIGHT_DECAY), work.gradient, m, v);
+        }
     }
     sum_rows(id.x, workgroup);
+}
+
+// Puts back what the last step found.
+@compute @workgroup_size(64)
+fn restore(@builtin(global_invocation_id) id: vec3<u32>) {
+    let i = id.y * ROW + id.x;
+    if (i >= VECTORS) {
+        return;
+    }
+    parameters[i] = kept[i];
+    if (MOMENTS > 0u) {
+        moment1[i] = kept[VECTORS + i];
+    }
+    if (MOMENTS > 1u) {
+        moment2[i] = kept[2u * VECTORS + i];
+    }
 }

@@ -28,7 +28,7 @@ struct Step {
     learning_rate: f32,
     correction1: f32,
     correction2: f32,
-    reserved: u32,
+    time: u32,
 }
 
 @group(0) @binding(0) var<uniform> step: Step;
@@ -87,7 +87,7 @@ fn write_row(row: u32, start: u32, label: u32) {
 fn squared_error_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
     let row = id.y * ROW + id.x;
     if (row == 0u) {
-        // The launches after this one only add flags.
+        // The launches after this one only raise it.
         metrics[step.slot * 4u + 3u] = 0u;
     }
     if (row >= ROWS) {

@@ -54,13 +54,13 @@ pub enum Error {
     /// The device went away (driver reset, unplugged, destroyed): make a new one and resume.
     #[error("the device was lost: {0}")]
     DeviceLost(String),
-    /// The loss or a gradient overflowed: lower the learning rate.
-    #[error("the {what} of step {step} is not finite; a lower learning rate may help")]
+    /// The loss, a gradient, or what becomes of one overflowed: lower the learning rate.
+    #[error("step {step}: {what} is not finite; a lower learning rate may help")]
     NotFinite {
         /// The optimizer step, counted from 1.
         step: u64,
-        /// `loss` or `gradient`.
-        what: &'static str,
+        /// What was not, with the tensor's name.
+        what: String,
     },
 }
 

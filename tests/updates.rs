@@ -1,14 +1,19 @@
-//! What a training step does to the parameters: clipped gradients against the formula in f64, frozen tensors.
+//! What a training step does to the parameters: clipped gradients against the formula in f64, frozen tensors, running
+//! statistics; and what is left of a step that is not finite.
 
 mod common;
 
 use common::{Random, Tolerance, Worst};
 use lenet::backend::Backend;
+use lenet::data::Dataset;
+use lenet::error::Error;
 use lenet::kernels::loss::RECORD;
-use lenet::kernels::optimizer::{GRADIENT_NOT_FINITE, Optimizer, Rule};
+use lenet::kernels::optimizer::{Fault, Kind, Optimizer, Rule};
 use lenet::kernels::{Range, Step};
 use lenet::network::Network;
 use lenet::plan::{Options, Phase, Plan};
+use lenet::session::Session;
+use lenet::train::{Advance, Schedule, Settings, Trainer};
 use pollster::block_on;
 
 const IMAGES: usize = 48;
@@ -119,7 +124,7 @@ fn a_gradient_too_long_to_measure_changes_nothing_and_is_flagged() {
     let plan = Plan::new(&network, &options).expect("a plan");
     let (after, gradients, record) = train(&plan, 1, 0.1);
     assert!(gradients.iter().all(|g| g.is_finite()) && gradients.iter().any(|g| g.abs() > 1e19));
-    assert_eq!(record[3], GRADIENT_NOT_FINITE);
+    assert_eq!(Fault::of(record[3]).map(|fault| fault.kind), Some(Kind::Norm));
     assert_eq!(after, initial(&plan));
 }
 
@@ -148,6 +153,100 @@ fn frozen_weights_keep_their_bits_under_every_rule() {
                     "{}: {moved} of {name} moved",
                     rule.name()
                 );
+            }
+        }
+    }
+}
+
+#[test]
+fn running_statistics_take_their_share_of_the_batch() {
+    for clip in [None, Some(0.05)] {
+        let network = Network::preset("lenet5-bn").expect("a preset");
+        let plan = Plan::new(&network, &Options { clip, ..options(Rule::Momentum) }).expect("a plan");
+        let (after, gradients, record) = train(&plan, 1, 0.1);
+        assert_eq!(record[3], 0);
+        let before = initial(&plan);
+        let mut seen = 0;
+        for tensor in plan.tensors.iter().filter(|tensor| tensor.share.is_some()) {
+            let of = |flat: &[f32], at: usize| flat[at..][..tensor.len()].to_vec();
+            let (old, batch) = (of(&before, tensor.offset), of(&gradients, tensor.gradient));
+            let want: Vec<f64> = old
+                .iter()
+                .zip(&batch)
+                .map(|(&old, &new)| 0.9 * f64::from(old) + 0.1 * f64::from(new))
+                .collect();
+            let mut worst = Worst::default();
+            let tolerance = Tolerance { absolute: 1e-7, relative: 1e-6 };
+            worst.close(&tensor.parameter.name, &of(&after, tensor.offset), &want, tolerance);
+            worst.report("running statistics");
+            assert!(batch.iter().any(|&value| value != 0.0), "{}", tensor.parameter.name);
+            seen += 1;
+        }
+        assert!(seen >= 4, "{seen}");
+    }
+}
+
+/// Parameters and moments after `steps` steps at a rate that overflows, as bits, and the error if there was one.
+fn diverge(
+    on_gpu: Option<&lenet::backend::gpu::Device>,
+    (preset, learning_rate): (&str, f32),
+    steps: u64,
+    data: &Dataset,
+) -> (Vec<u32>, Option<Error>) {
+    let settings = Settings {
+        batch: 16,
+        learning_rate,
+        epochs: 20,
+        schedule: Schedule::Constant,
+        optimizer: Optimizer::new(Rule::Adam),
+        ..Settings::default()
+    };
+    let network = Network::preset(preset).expect("a preset");
+    let plan = Plan::new(&network, &Trainer::options(&settings, data, data)).expect("a plan");
+    let parts = [plan.parameters, plan.moment1, plan.moment2];
+    let backend = match on_gpu {
+        Some(device) => block_on(Backend::gpu(device, &plan.program)).expect("a plan on the device"),
+        None => Backend::cpu(&plan.program),
+    };
+    let mut trainer = Trainer::new(Session::new(plan, backend), settings, data, data).expect("a trainer");
+    let (mut queued, mut error) = (0, None);
+    while queued < steps && error.is_none() {
+        // Several steps to a submission: those behind the one that fails are under way when it is told.
+        match trainer.advance((steps - queued).min(7) as usize).expect("a device that works") {
+            Advance::Queued(some) => queued += some as u64,
+            Advance::Done => panic!("{preset} learns at a rate of {learning_rate:e}"),
+            _ => error = block_on(trainer.event()).err(),
+        }
+    }
+    while error.is_none() && trainer.in_flight() > 0 {
+        error = block_on(trainer.event()).err();
+    }
+    let state = parts.iter().flat_map(|&part| block_on(trainer.session().read(part)).expect("a range"));
+    (state.map(f32::to_bits).collect(), error)
+}
+
+#[test]
+fn a_step_that_is_not_finite_leaves_what_it_found() {
+    let mut random = Random(11);
+    let images = (0..IMAGES * 784).map(|_| random.index(256) as u8).collect();
+    let labels = (0..IMAGES).map(|_| random.index(10) as u8).collect();
+    let data = Dataset::new("noise", [1, 28, 28], 10, images, labels).expect("a data set");
+    let device = common::gpu();
+    // Moments overflow in the first; the second has running statistics, and is at once far from any number.
+    for (run, names) in [
+        (("lenet5", 1e5), ["a moment of "].as_slice()),
+        (("lenet5-bn", 1e25), ["the loss", "the gradient of "].as_slice()),
+    ] {
+        for on_gpu in [None, device.as_ref()] {
+            let (after, error) = diverge(on_gpu, run, 40, &data);
+            let Some(Error::NotFinite { step, what }) = error else { panic!("{error:?}") };
+            assert!(step > 1 && names.iter().any(|name| what.starts_with(name)), "step {step}: {what}");
+            let (before, error) = diverge(on_gpu, run, step - 1, &data);
+            assert!(error.is_none(), "{error:?}");
+            assert!(after == before, "step {step} left something of its own");
+            assert!(after.iter().all(|&bits| f32::from_bits(bits).is_finite()));
+            if device.is_none() {
+                break;
             }
         }
     }

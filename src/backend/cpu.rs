@@ -8,9 +8,8 @@ use crate::twins::{Twin, specialise};
 /// A plan on the CPU.
 pub struct Cpu {
     memory: Vec<Vec<Line>>,
-    train: Vec<Work>,
-    evaluate: Vec<Work>,
-    predict: Vec<Work>,
+    /// Of each phase.
+    works: [Vec<Work>; 4],
 }
 
 /// A launch and the twin of its entry point.
@@ -39,9 +38,8 @@ impl Cpu {
                 lines
             })
             .collect();
-        let [train, evaluate, predict] = [&program.train, &program.evaluate, &program.predict]
-            .map(|launches| launches.iter().map(Work::new).collect());
-        Cpu { memory, train, evaluate, predict }
+        let works = Phase::ALL.map(|phase| program.launches(phase).iter().map(Work::new).collect());
+        Cpu { memory, works }
     }
 
     /// What runs the plan, for messages.
@@ -63,12 +61,7 @@ impl Cpu {
 
     /// The launches of a phase, beside the memory.
     fn phase(&mut self, phase: Phase) -> (&[Work], &mut [Vec<Line>]) {
-        let works = match phase {
-            Phase::Train => &self.train,
-            Phase::Evaluate => &self.evaluate,
-            Phase::Predict => &self.predict,
-        };
-        (works, &mut self.memory)
+        (&self.works[phase as usize], &mut self.memory)
     }
 
     /// Runs the launches of a phase once for each step.

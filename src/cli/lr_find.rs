@@ -241,9 +241,9 @@ fn test(trainer: &mut Trainer, args: &Args) -> Outcome<Curve> {
             }
             Ok(Some(Event::Epoch { .. })) => {}
             Ok(None) => return Ok(curve),
-            Err(Error::NotFinite { step, .. }) => {
+            Err(Error::NotFinite { step, what }) => {
                 if step == 1 {
-                    return Err(Error::NotFinite { step, what: "loss" }.into());
+                    return Err(Error::NotFinite { step, what }.into());
                 }
                 curve.explodes = Some(rate(step - 1));
                 return Ok(curve);

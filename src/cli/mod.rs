@@ -38,7 +38,7 @@ Exit codes:
     2  a command or a setting that makes no sense
     3  a data, picture or weights file that is missing or damaged
     4  a device that does not exist, is too small or failed
-    5  a loss or gradient that is not finite
+    5  a loss, gradient, moment or weight that is not finite
   130  interrupted; what was done is saved
 
 The whole job, offline, with the embedded MNIST:  lenet train";

@@ -38,8 +38,8 @@ pub struct Step {
     pub correction1: f32,
     /// Adam's `1 / √(1 − β₂ᵗ)`.
     pub correction2: f32,
-    /// Fills the struct to a multiple of 16 bytes.
-    pub reserved: u32,
+    /// The step's number, from 1: what tells the step that failed from those after it.
+    pub time: u32,
 }
 
 /// The overrides of a launch, by WGSL name.

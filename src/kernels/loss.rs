@@ -4,9 +4,6 @@ use super::shaders::loss as shader;
 use super::{LANES, Launch, Range, blocks, elementwise};
 use crate::error::{Error, Result};
 
-/// Set in a record's flags when the loss is not finite.
-pub const LOSS_NOT_FINITE: u32 = 1;
-
 /// Words of a record in the metrics ring: the summed loss as bits, the rows right, the rows, the flags. A row is
 /// a position of an image; a classifier has one an image.
 pub const RECORD: usize = 4;

@@ -29,8 +29,6 @@ pub struct Geometry {
     pub kind: Kind,
     /// Added to a variance.
     pub epsilon: f32,
-    /// The weight of a new batch in the running averages.
-    pub momentum: f32,
     /// The activation that ends this layer, if it is one of [`Activation::by_value`].
     pub activation: Option<Activation>,
     /// Images in a batch.
@@ -52,6 +50,9 @@ pub struct Buffers {
     pub running_mean: Range,
     /// `[channels]`; any range of [`Kind::Affine`].
     pub running_variance: Range,
+    /// `[channels]` each: the batch's mean and variance, as the running averages take them in; any range of the other
+    /// kinds.
+    pub batch: [Range; 2],
     /// [`Geometry::saved`] floats of [`Kind::Batch`]: the batch's means, then its `1 / √(variance + ε)`. Any range of
     /// the other kinds.
     pub saved: Range,
@@ -85,13 +86,12 @@ impl Geometry {
     }
 
     fn constants(&self) -> shader::Constants {
-        let Geometry { channels, positions, epsilon, momentum, .. } = *self;
+        let Geometry { channels, positions, epsilon, .. } = *self;
         shader::Constants {
             channels,
             positions,
             kind: self.kind as usize,
             epsilon,
-            momentum,
             activation: fused(self.activation),
             blocks: blocks(self.batch),
             splits: self.splits(),
@@ -121,23 +121,23 @@ impl Geometry {
         }
     }
 
-    /// The batch's statistics, and the running averages after it: one launch, or two where a channel is split; none
+    /// The batch's statistics: one launch, or two where a channel is split; none
     /// but of [`Kind::Batch`].
     pub fn statistics(self, b: Buffers) -> Result<Vec<Launch>> {
         if self.kind != Kind::Batch {
             return Ok(Vec::new());
         }
-        let Buffers { input, saved, running_mean, running_variance, .. } = b;
+        let Buffers { input, saved, batch: [batch_mean, batch_variance], .. } = b;
         let flop = 4 * self.elements();
         if self.splits() == 1 {
-            let bindings = shader::statistics::Bindings { input, saved, running_mean, running_variance };
+            let bindings = shader::statistics::Bindings { input, saved, batch_mean, batch_variance };
             let grid = [self.channels, 1, 1];
             return Ok(vec![shader::statistics::launch(self.constants(), bindings, grid, flop)?]);
         }
         let bindings = shader::moments::Bindings { input, saved };
         let grid = [self.channels, self.splits(), 1];
         let partial = shader::moments::launch(self.constants(), bindings, grid, flop)?;
-        let bindings = shader::merge::Bindings { saved, running_mean, running_variance };
+        let bindings = shader::merge::Bindings { saved, batch_mean, batch_variance };
         let grid = [self.channels.div_ceil(WORKGROUP), 1, 1];
         let flop = 10 * (self.channels * self.splits()) as u64;
         Ok(vec![partial, shader::merge::launch(self.constants(), bindings, grid, flop)?])

@@ -7,8 +7,51 @@ use super::shaders::optimizer as shader;
 use super::{Launch, Range, WORKGROUP, elementwise};
 use crate::error::{Error, Result};
 
-/// Set in a record's flags when a gradient is not finite.
-pub const GRADIENT_NOT_FINITE: u32 = 2;
+/// What was not finite in a step; a later one of these is the cause of the earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A parameter after the update.
+    Parameter = 1,
+    /// A moment of the optimizer.
+    Moment,
+    /// The gradient's norm, to which it was to be clipped.
+    Norm,
+    /// A gradient, or what a running statistic takes in.
+    Gradient,
+    /// The loss.
+    Loss,
+    /// Nothing of this step: an earlier one failed, and this one changed nothing.
+    Earlier,
+}
+
+/// What a record's flags say of a step that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// What was not finite.
+    pub kind: Kind,
+    /// The first [`CHUNK`](super::CHUNK) of parameters where it was so; 0 of kinds that no tensor has.
+    pub chunk: usize,
+}
+
+impl Fault {
+    /// The flags of a record, of which the largest stays.
+    pub fn flags(self) -> u32 {
+        (self.kind as u32) << 24 | (0xff_ffff - self.chunk as u32)
+    }
+
+    /// What flags say; nothing where they are 0.
+    pub fn of(flags: u32) -> Option<Fault> {
+        use Kind::{Earlier, Gradient, Loss, Moment, Norm, Parameter};
+        let kinds = [Parameter, Moment, Norm, Gradient, Loss, Earlier];
+        let kind = *kinds.get((flags >> 24).checked_sub(1)? as usize)?;
+        // A flag whose place was never set is of no tensor.
+        let chunk = if matches!(kind, Earlier) { 0 } else { 0xff_ffff - (flags & 0xff_ffff) as usize };
+        Some(Fault { kind, chunk })
+    }
+}
+
+/// Words behind the metrics ring: the number of the step that failed, and three that nobody uses.
+pub const STATUS: usize = 4;
 
 /// Which update rule; PyTorch's definitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +85,18 @@ impl Rule {
             Rule::Rmsprop => "rmsprop",
             Rule::Adam => "adam",
             Rule::Adamw => "adamw",
+        }
+    }
+
+    /// Floating-point operations of an update of one parameter.
+    fn flop(self) -> u64 {
+        match self {
+            Rule::Sgd => 2,
+            Rule::Momentum => 4,
+            Rule::Nesterov => 6,
+            Rule::Rmsprop => 9,
+            Rule::Adam => 12,
+            Rule::Adamw => 14,
         }
     }
 
@@ -157,16 +212,19 @@ impl Optimizer {
             l1: self.l1,
             clip: clip.unwrap_or(0.0),
             norms: sums(b.parameters.len) / 4,
+            moments: self.rule.moments(),
         };
         let moments = self.rule.moments();
         let read = if clip.is_some() { b.parameters.len } else { b.gradients.len };
-        let bytes = 4 * (b.parameters.len * (3 + 2 * moments) + read + b.segments.len + b.rows.len) as u64;
-        let flop = [2, 4, 6, 9, 12, 14][self.rule as usize] * b.parameters.len as u64;
-        let Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, .. } = b;
+        let bytes = 4 * (b.parameters.len * (4 + 3 * moments) + read + b.segments.len + b.rows.len) as u64;
+        let flop = self.rule.flop() * b.parameters.len as u64;
+        let Buffers {
+            parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before, ..
+        } = b;
         macro_rules! launch {
             ($entry:ident $(, $moment:ident)*) => {{
                 let bindings = shader::$entry::Bindings {
-                    parameters, gradients, $($moment,)* segments, metrics, rows, norms
+                    parameters, gradients, $($moment,)* segments, metrics, rows, norms, before
                 };
                 shader::$entry::launch(constants, bindings, grid, flop)
             }};
@@ -201,15 +259,15 @@ pub fn check_clip(clip: Option<f32>) -> Result<()> {
 pub struct Buffers {
     /// All parameters, tensors at multiples of [`CHUNK`](super::CHUNK).
     pub parameters: Range,
-    /// All gradients, each as its partial sums; the first becomes the gradient.
+    /// All gradients, each as its partial sums; the first becomes the gradient. A running statistic's is the batch's.
     pub gradients: Range,
-    /// Laid out like the parameters.
+    /// Laid out like the parameters; four floats or more where the rule has none.
     pub moment1: Range,
-    /// Laid out like the parameters.
+    /// Laid out like the parameters; four floats or more where the rule has none.
     pub moment2: Range,
     /// A [`Segment`] for each chunk of parameters.
     pub segments: Range,
-    /// The metrics ring.
+    /// The metrics ring, and [`STATUS`] words.
     pub metrics: Range,
     /// Loss, and 1 if right, of each of the batch's rows.
     pub rows: Range,
@@ -217,6 +275,8 @@ pub struct Buffers {
     pub positions: usize,
     /// As many sums of squares as [`sums`] says; without clipping nobody looks at them.
     pub norms: Range,
+    /// Parameters and moments as they were before the last step that changed them.
+    pub before: Range,
 }
 
 /// Parameters that a workgroup of `square_sums` takes at a time.
@@ -241,6 +301,16 @@ impl Buffers {
         let launch = shader::square_sums::launch(constants, bindings, [groups, 1, 1], flop)?;
         Ok(launch.with_bytes(bytes))
     }
+
+    /// Puts back what the last step that changed anything found; of a rule with so many moments.
+    pub fn restore(self, moments: usize) -> Result<Launch> {
+        let vectors = self.parameters.len / 4;
+        let (grid, row) = elementwise(vectors);
+        let constants = shader::restore::Constants { vectors, row, moments };
+        let Buffers { parameters, moment1, moment2, before: kept, .. } = self;
+        let bindings = shader::restore::Bindings { parameters, moment1, moment2, kept };
+        shader::restore::launch(constants, bindings, grid, 0)
+    }
 }
 
 /// Where the gradient of [`CHUNK`](super::CHUNK) parameters lies, in vectors of four floats.
@@ -253,6 +323,11 @@ pub struct Segment {
     pub stride: u32,
     /// Partial sums.
     pub partials: u32,
-    /// 0 where the parameters are frozen.
-    pub trainable: u32,
+    /// [`FROZEN`], [`TRAINED`], or the share of a batch in a running statistic as bits.
+    pub share: u32,
 }
+
+/// The last word of a [`Segment`] whose parameters nothing changes.
+pub const FROZEN: u32 = 0;
+/// The last word of a [`Segment`] whose parameters are trained.
+pub const TRAINED: u32 = 1;

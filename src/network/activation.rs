@@ -83,7 +83,7 @@ impl Activation {
             Activation::Softplus,
             Activation::HardSwish,
         ];
-        all.get(number).copied()
+        all.into_iter().find(|activation| activation.code().0 == number)
     }
 
     /// `f(x)`.

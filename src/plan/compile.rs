@@ -118,6 +118,7 @@ struct Layout<'a> {
     parameters: Range,
     gradients: Range,
     moments: [Range; 2],
+    before: Range,
     segments: Range,
     ledger: Ledger,
     /// Of each node.
@@ -157,7 +158,7 @@ impl<'a> Layout<'a> {
         let pixels = input.channels * input.height * input.width;
         let data = [("train", train_images), ("eval", eval_images), ("predict", batch)]
             .map(|(name, images)| program.add_data(name, images, pixels, positions));
-        let metrics = program.add("metrics", RING * loss::RECORD);
+        let metrics = program.add("metrics", RING * loss::RECORD + optimizer::STATUS);
         let row_results = program.add("rows", 2 * rows * positions);
 
         let mut tensors = std::mem::take(&mut graph.tensors);
@@ -167,8 +168,10 @@ impl<'a> Layout<'a> {
         // One chunk more, for layers without a bias to bind.
         let gradients = program.add("gradients", gradient_len + CHUNK);
         let held = options.optimizer.rule.moments();
+        // Four floats where there is none, the least that is bound.
         let moments = [("moment1", 1), ("moment2", 2)]
-            .map(|(name, number)| program.add(name, if held >= number { parameters.len } else { 0 }));
+            .map(|(name, number)| program.add(name, if held >= number { parameters.len } else { 4 }));
+        let before = program.add("before", (1 + held) * parameters.len);
         let table = segments(&tensors);
         let segments = program.add("segments", parameters.len / CHUNK * size_of::<Segment>() / 4);
         program.buffers[segments.buffer.0].content = Some(table);
@@ -185,6 +188,7 @@ impl<'a> Layout<'a> {
             parameters,
             gradients,
             moments,
+            before,
             segments,
             ledger,
             masks,
@@ -352,7 +356,9 @@ impl<'a> Layout<'a> {
             rows: self.ledger.rows,
             positions: self.positions,
             norms: self.program.add("norms", optimizer::sums(self.parameters.len)),
+            before: self.before,
         };
+        self.program.restore = vec![buffers.restore(self.options.optimizer.rule.moments())?];
         let mut launches = Vec::new();
         if self.options.clip.is_some() {
             launches.push(buffers.square_sums()?);
@@ -375,6 +381,11 @@ impl<'a> Layout<'a> {
             moment1: self.moments[0],
             moment2: self.moments[1],
             metrics: self.ledger.metrics,
+            status: Range {
+                start: self.ledger.metrics.len - optimizer::STATUS,
+                len: 1,
+                ..self.ledger.metrics
+            },
             train_data: self.data[0],
             eval_data: self.data[1],
             predict_data: self.data[2],
@@ -410,7 +421,7 @@ fn segments(tensors: &[Tensor]) -> Vec<u32> {
                 first: ((tensor.gradient + chunk * CHUNK) / 4) as u32,
                 stride: (len / 4) as u32,
                 partials: tensor.partials as u32,
-                trainable: u32::from(tensor.trainable),
+                share: tensor.share.map_or(u32::from(tensor.trainable), f32::to_bits),
             });
         }
     }

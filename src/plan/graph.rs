@@ -4,7 +4,7 @@ use super::fuse::{Fused, Lowered, fuse};
 use super::operation::{Evaluated, Operation};
 use super::{Options, Tensor, lower, matches};
 use crate::kernels::{batch, padded};
-use crate::network::{Network, Placed, Shape};
+use crate::network::{Layer, Network, Placed, Shape};
 
 /// What flows between two operations.
 pub(super) struct Value {
@@ -147,6 +147,7 @@ impl<'a> Graph<'a> {
         let learned = self.tensors[tensors.clone()].iter().any(|tensor| tensor.trainable);
         if !learned {
             operation.hold();
+            self.tensors[tensors.clone()].iter_mut().for_each(|tensor| tensor.share = None);
         }
         // Counted among its kind, so that fusing other layers does not change what it draws.
         if let Some(number) = operation.number() {
@@ -186,12 +187,18 @@ impl<'a> Graph<'a> {
             }
             None => (0, 0),
         };
+        let share = match &layer.layer {
+            Layer::BatchNorm(norm) => Some(norm.momentum),
+            _ => None,
+        };
         for parameter in &layer.parameters {
+            let share = share.filter(|_| !parameter.learned);
             let partials = if parameter.learned { partials } else { 1 };
             let len = padded(parameter.len());
             let frozen = |pattern: &String| matches(pattern, &parameter.name);
             let trainable = parameter.learned && !self.options.freeze.iter().any(frozen);
-            self.tensors.push(Tensor { parameter: parameter.clone(), offset, gradient, partials, trainable });
+            let parameter = parameter.clone();
+            self.tensors.push(Tensor { parameter, offset, gradient, partials, trainable, share });
             offset += len;
             gradient += len * partials;
         }

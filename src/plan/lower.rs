@@ -24,9 +24,9 @@ pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operati
         count_pad: p.count_padding,
         batch,
     };
-    let norm = |kind, epsilon, momentum| {
+    let norm = |kind, epsilon| {
         let positions = in_size[0] * in_size[1];
-        Norm(norm::Geometry { channels, positions, kind, epsilon, momentum, activation: None, batch, fill })
+        Norm(norm::Geometry { channels, positions, kind, epsilon, activation: None, batch, fill })
     };
     Some(match &layer.layer {
         Layer::Conv2d(c) => convolution(layer, c, options),
@@ -54,8 +54,8 @@ pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operati
             let (inputs, outputs) = (layer.input.len(), r.outputs);
             Box::new(Rbf(rbf::Geometry { inputs, outputs, batch, fill }))
         }
-        Layer::BatchNorm(n) => Box::new(norm(Kind::Batch, n.epsilon, n.momentum)),
-        Layer::Scale(_) => Box::new(norm(Kind::Affine, 0.0, 0.0)),
+        Layer::BatchNorm(n) => Box::new(norm(Kind::Batch, n.epsilon)),
+        Layer::Scale(_) => Box::new(norm(Kind::Affine, 0.0)),
         Layer::LocalResponseNorm(n) => Box::new(LocalResponseNorm(lrn::Geometry {
             channels,
             positions: in_size[0] * in_size[1],

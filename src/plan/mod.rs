@@ -16,8 +16,8 @@ mod reuse;
 
 use crate::error::{Error, Result};
 use crate::kernels::augment::Augment;
-use crate::kernels::optimizer::Optimizer;
-use crate::kernels::{LANES, Range, blocks, padded};
+use crate::kernels::optimizer::{Fault, Kind, Optimizer};
+use crate::kernels::{CHUNK, LANES, Range, blocks, padded};
 use crate::network::{Network, Parameter};
 
 pub use crate::kernels::BufferId;
@@ -37,6 +37,8 @@ pub struct Tensor {
     pub partials: usize,
     /// Whether the optimizer updates it.
     pub trainable: bool,
+    /// Of a running statistic that follows the batches: the share of a new one.
+    pub share: Option<f32>,
 }
 
 impl Tensor {
@@ -131,8 +133,10 @@ pub struct Plan {
     pub moment1: Range,
     /// The optimizer's second moment (mean square).
     pub moment2: Range,
-    /// The metrics ring: [`RING`] records of [`RECORD`](crate::kernels::loss::RECORD) words.
+    /// The metrics ring: [`RING`] records of [`RECORD`](crate::kernels::loss::RECORD) words; behind them the status.
     pub metrics: Range,
+    /// The number of the step that was not finite, or 0: after it, no step changes anything.
+    pub status: Range,
     /// The training data.
     pub train_data: Data,
     /// The evaluation data.
@@ -216,6 +220,24 @@ impl Plan {
     /// Logits of an image, at all places: classes, where each image has one label.
     pub fn outputs(&self) -> usize {
         self.probabilities.len / (blocks(self.options.batch) * LANES)
+    }
+
+    /// What a step's record says was not finite, in words.
+    pub fn fault(&self, record: &[u32]) -> Option<String> {
+        let Fault { kind, chunk } = Fault::of(record[3])?;
+        let tensor = self.tensors.iter().rev().find(|tensor| tensor.offset <= chunk * CHUNK);
+        let name = tensor.map_or("a parameter", |tensor| &tensor.parameter.name);
+        Some(match kind {
+            Kind::Loss => "the loss".into(),
+            Kind::Gradient if tensor.is_some_and(|tensor| tensor.share.is_some()) => {
+                format!("the batch's part of {name}")
+            }
+            Kind::Gradient => format!("the gradient of {name}"),
+            Kind::Norm => "the norm of the gradient".into(),
+            Kind::Moment => format!("a moment of {name}"),
+            Kind::Parameter => name.into(),
+            Kind::Earlier => "something before".into(),
+        })
     }
 
     /// The tensors' values out of the flat parameters (or moments), by name and shape.

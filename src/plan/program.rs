@@ -23,6 +23,13 @@ pub enum Phase {
     Evaluate,
     /// Forward and probabilities of the pictures that were handed in.
     Predict,
+    /// Parameters and moments as they were before the last step that changed them.
+    Restore,
+}
+
+impl Phase {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Phase; 4] = [Phase::Train, Phase::Evaluate, Phase::Predict, Phase::Restore];
 }
 
 /// A data set's buffers.
@@ -61,6 +68,8 @@ pub struct Program {
     pub evaluate: Vec<Launch>,
     /// Launches of [`Phase::Predict`].
     pub predict: Vec<Launch>,
+    /// Launches of [`Phase::Restore`].
+    pub restore: Vec<Launch>,
 }
 
 impl Program {
@@ -70,6 +79,7 @@ impl Program {
             Phase::Train => &self.train,
             Phase::Evaluate => &self.evaluate,
             Phase::Predict => &self.predict,
+            Phase::Restore => &self.restore,
         }
     }
 

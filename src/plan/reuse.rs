@@ -2,11 +2,11 @@
 
 use std::ops::RangeInclusive;
 
-use super::{Buffer, Plan, Program};
+use super::{Buffer, Phase, Plan, Program};
 use crate::kernels::{BufferId, Range};
 
 /// When a buffer is needed: its first and last launch of each phase.
-type Life = [Option<RangeInclusive<usize>>; 3];
+type Life = [Option<RangeInclusive<usize>>; 4];
 
 /// Lets the buffers of a plan from `first` on share memory, but for the images and the logits.
 pub(super) fn share(plan: &mut Plan, first: BufferId) {
@@ -62,7 +62,8 @@ fn reuse(program: &mut Program, keeps: impl Fn(BufferId) -> bool) -> Vec<BufferI
         }
     }
     program.buffers = made.into_iter().map(|(buffer, _)| buffer).collect();
-    for launch in program.train.iter_mut().chain(&mut program.evaluate).chain(&mut program.predict) {
+    let Program { train, evaluate, predict, restore, .. } = program;
+    for launch in train.iter_mut().chain(evaluate).chain(predict).chain(restore) {
         for (_, range) in &mut launch.bindings {
             *range = moved(*range, &places);
         }
@@ -76,11 +77,11 @@ fn moved(range: Range, places: &[BufferId]) -> Range {
 }
 
 fn lives(program: &Program) -> Vec<Life> {
-    let mut lives: Vec<Life> = vec![[None, None, None]; program.buffers.len()];
-    for (phase, launches) in [&program.train, &program.evaluate, &program.predict].into_iter().enumerate() {
-        for (at, launch) in launches.iter().enumerate() {
+    let mut lives: Vec<Life> = vec![[const { None }; 4]; program.buffers.len()];
+    for phase in Phase::ALL {
+        for (at, launch) in program.launches(phase).iter().enumerate() {
             for (_, range) in &launch.bindings {
-                let life = &mut lives[range.buffer.0][phase];
+                let life = &mut lives[range.buffer.0][phase as usize];
                 let first = life.as_ref().map_or(at, |life| *life.start());
                 *life = Some(first..=at);
             }
@@ -103,11 +104,11 @@ mod tests {
 
     #[test]
     fn lives_overlap_when_a_launch_needs_both() {
-        let life = |first, last| -> Life { [Some(first..=last), None, None] };
+        let life = |first, last| -> Life { [Some(first..=last), None, None, None] };
         assert!(apart(&life(0, 2), &life(3, 4)));
         assert!(!apart(&life(0, 3), &life(3, 4)));
         assert!(!apart(&life(1, 9), &life(3, 4)));
-        assert!(apart(&life(1, 9), &[None, Some(3..=4), None]));
-        assert!(!apart(&[Some(0..=0), Some(3..=3), None], &[Some(1..=1), Some(1..=5), None]));
+        assert!(apart(&life(1, 9), &[None, Some(3..=4), None, None]));
+        assert!(!apart(&[Some(0..=0), Some(3..=3), None, None], &[Some(1..=1), Some(1..=5), None, None]));
     }
 }

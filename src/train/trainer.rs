@@ -7,13 +7,18 @@ use crate::backend::{Answer, Readback};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::kernels::Step;
-use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
+use crate::kernels::loss::RECORD;
 use crate::plan::{Options, Phase, RING};
 use crate::session::{Metrics, Session};
 
 enum Pending {
     Steps { first: u64, learning_rate: f32, readback: Readback },
     Evaluation { last: bool, readback: Readback },
+}
+
+/// A step's number on the device, which is never 0.
+fn step_number(step: u64) -> u32 {
+    (step % u64::from(u32::MAX)) as u32 + 1
 }
 
 /// A training run over a [`Session`].
@@ -90,8 +95,8 @@ impl Trainer {
         let first = network.initial(settings.seed)?;
         session.set_parameters(first.iter().map(Vec::as_slice))?;
         // The session may come from another trainer.
-        for moment in [session.plan.moment1, session.plan.moment2] {
-            session.backend.write(moment, &vec![0; moment.len])?;
+        for left in [session.plan.moment1, session.plan.moment2, session.plan.status] {
+            session.backend.write(left, &vec![0; left.len])?;
         }
         Ok(Trainer {
             session,
@@ -186,7 +191,7 @@ impl Trainer {
                     learning_rate: self.rate.unwrap_or_else(|| self.settings.rate(step, self.images)),
                     correction1,
                     correction2,
-                    reserved: 0,
+                    time: step_number(step + 1),
                 }
             })
             .collect();
@@ -217,7 +222,8 @@ impl Trainer {
     /// The next event, if it has arrived. Never waits.
     ///
     /// # Errors
-    /// [`Error::NotFinite`] with the step whose loss or gradient is not finite, and what the device reports.
+    /// [`Error::NotFinite`] with the step whose loss, gradient, moment or parameter is not finite: the parameters and
+    /// moments are then as they were before it. And what the device reports.
     pub fn poll(&mut self) -> Result<Option<Event>> {
         loop {
             let Some(pending) = self.pending.front_mut() else { return Ok(None) };
@@ -256,9 +262,11 @@ impl Trainer {
             Some(Pending::Steps { first, learning_rate, .. }) => {
                 let mut metrics = Vec::with_capacity(records.len() / RECORD);
                 for (step, record) in (first..).zip(records.chunks_exact(RECORD)) {
-                    if record[3] != 0 {
+                    if let Some(what) = self.session.plan.fault(record) {
                         self.stopped = true;
-                        let what = if record[3] & LOSS_NOT_FINITE != 0 { "loss" } else { "gradient" };
+                        // The steps behind it changed nothing.
+                        self.pending.clear();
+                        self.session.backend.run(Phase::Restore, &[Step::default()])?;
                         return Err(Error::NotFinite { step, what });
                     }
                     let mut one = Metrics::default();
@@ -347,6 +355,7 @@ impl Trainer {
         for (range, values) in parts {
             self.session.backend.write(range, bytemuck::cast_slice(values))?;
         }
+        self.session.backend.write(self.session.plan.status, &[0])?;
         self.pending.clear();
         // An epoch that has metrics of its own at its end has not been evaluated.
         let step = snapshot.position.step;

@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 
 use super::simd::{cut, share, tiles};
-use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
+use crate::kernels::loss::RECORD;
+use crate::kernels::optimizer::{Fault, Kind};
 use crate::kernels::shaders::loss::{cross_entropy, cross_entropy_gradient, softmax, sum_rows};
 use crate::kernels::{LANES, Step, WORKGROUP};
 
@@ -89,7 +90,7 @@ pub(super) fn sum_into(record: &mut [u32], rows: &[f32], count: u32) {
     }
     record[..3].copy_from_slice(&[losses[0].to_bits(), rights[0], count]);
     if !losses[0].is_finite() {
-        record[3] |= LOSS_NOT_FINITE;
+        record[3] = record[3].max(Fault { kind: Kind::Loss, chunk: 0 }.flags());
     }
 }
 

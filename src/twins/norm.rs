@@ -18,7 +18,6 @@ struct Shape {
     positions: usize,
     kind: Kind,
     epsilon: f32,
-    momentum: f32,
     activation: Option<Activation>,
     blocks: usize,
     splits: usize,
@@ -30,7 +29,6 @@ const NOTHING: Shape = Shape {
     positions: 0,
     kind: Kind::Affine,
     epsilon: 0.0,
-    momentum: 0.0,
     activation: None,
     blocks: 0,
     splits: 1,
@@ -43,11 +41,11 @@ fn kind(number: usize) -> Kind {
 }
 
 pub(super) fn statistics(c: statistics::Constants) -> impl Fn(statistics::Buffers<'_>, Step) + Send + Sync {
-    let statistics::Constants { channels, positions, epsilon, momentum, blocks, splits, segments } = c;
-    let g = Shape { channels, positions, epsilon, momentum, blocks, splits, segments, ..NOTHING };
+    let statistics::Constants { channels, positions, epsilon, blocks, splits, segments } = c;
+    let g = Shape { channels, positions, epsilon, blocks, splits, segments, ..NOTHING };
     move |b, step| {
         let all = gathered(&g, step, b.input);
-        update(&g, b.saved, [b.running_mean, b.running_variance], all);
+        finish(&g, b.saved, [b.batch_mean, b.batch_variance], all);
     }
 }
 
@@ -67,8 +65,8 @@ pub(super) fn moments(c: moments::Constants) -> impl Fn(moments::Buffers<'_>, St
 }
 
 pub(super) fn merge(c: merge::Constants) -> impl Fn(merge::Buffers<'_>, Step) + Send + Sync {
-    let merge::Constants { channels, epsilon, momentum, splits } = c;
-    let g = Shape { channels, epsilon, momentum, splits, ..NOTHING };
+    let merge::Constants { channels, epsilon, splits } = c;
+    let g = Shape { channels, epsilon, splits, ..NOTHING };
     move |b, _| {
         let stride = padded(g.channels);
         let saved = b.saved;
@@ -78,7 +76,7 @@ pub(super) fn merge(c: merge::Constants) -> impl Fn(merge::Buffers<'_>, Step) + 
         };
         let merged = |c| (0..g.splits).fold(Moments::default(), |all, split| all.merged(one(split, c)));
         let all = (0..g.channels).map(merged).collect();
-        update(&g, saved, [b.running_mean, b.running_variance], all);
+        finish(&g, saved, [b.batch_mean, b.batch_variance], all);
     }
 }
 
@@ -241,16 +239,13 @@ fn gathered(g: &Shape, step: Step, input: &[f32]) -> Vec<Moments> {
     all
 }
 
-/// Saves what normalises each channel, and updates the running averages; a batch without an image changes nothing.
-fn update(g: &Shape, saved: &mut [f32], [mean, variance]: [&mut [f32]; 2], all: Vec<Moments>) {
+/// Saves what normalises each channel, and hands the optimizer what the running averages take in.
+fn finish(g: &Shape, saved: &mut [f32], [mean, variance]: [&mut [f32]; 2], all: Vec<Moments>) {
     for (c, one) in all.into_iter().enumerate() {
         saved[c] = one.mean;
         saved[padded(g.channels) + c] = 1.0 / (one.squares / one.count.max(1.0) + g.epsilon).sqrt();
-        if one.count > 0.0 {
-            let unbiased = one.squares / (one.count - 1.0).max(1.0);
-            mean[c] = (1.0 - g.momentum) * mean[c] + g.momentum * one.mean;
-            variance[c] = (1.0 - g.momentum) * variance[c] + g.momentum * unbiased;
-        }
+        mean[c] = one.mean;
+        variance[c] = one.squares / (one.count - 1.0).max(1.0);
     }
 }
 

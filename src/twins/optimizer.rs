@@ -6,9 +6,11 @@ use rayon::prelude::*;
 use super::loss::sum_into;
 use super::simd::{Plain, vectorize};
 use crate::kernels::loss::RECORD;
-use crate::kernels::optimizer::{GRADIENT_NOT_FINITE, SQUARED, Segment};
+use crate::kernels::optimizer::{FROZEN, Fault, Kind, SQUARED, STATUS, Segment, TRAINED};
 use crate::kernels::shaders::optimizer::adam::Buffers;
-use crate::kernels::shaders::optimizer::{adam, adamw, momentum, nesterov, rmsprop, sgd, square_sums};
+use crate::kernels::shaders::optimizer::{
+    adam, adamw, momentum, nesterov, restore, rmsprop, sgd, square_sums,
+};
 use crate::kernels::{CHUNK, LANES, Step};
 
 /// An update rule, which is known by its entry, with its settings.
@@ -64,9 +66,13 @@ pub(super) fn sgd(c: sgd::Constants) -> impl Fn(sgd::Buffers<'_>, Step) + Send +
     let sgd::Constants { positions, clip, l1, weight_decay, .. } = c;
     let o = Shape::new(Rule::Sgd, positions, clip, weight_decay, l1);
     move |b, step| {
-        let sgd::Buffers { parameters, gradients, segments, metrics, rows, norms } = b;
+        let sgd::Buffers { parameters, gradients, segments, metrics, rows, norms, before } = b;
         let (moment1, moment2) = (&mut [], &mut []);
-        update(&o, step, Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms });
+        update(
+            &o,
+            step,
+            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
+        );
     }
 }
 
@@ -74,9 +80,13 @@ pub(super) fn momentum(c: momentum::Constants) -> impl Fn(momentum::Buffers<'_>,
     let momentum::Constants { positions, clip, l1, momentum, weight_decay, .. } = c;
     let o = Shape::new(Rule::Momentum { momentum }, positions, clip, weight_decay, l1);
     move |b, step| {
-        let momentum::Buffers { parameters, gradients, moment1, segments, metrics, rows, norms } = b;
+        let momentum::Buffers { parameters, gradients, moment1, segments, metrics, rows, norms, before } = b;
         let moment2 = &mut [];
-        update(&o, step, Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms });
+        update(
+            &o,
+            step,
+            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
+        );
     }
 }
 
@@ -84,9 +94,13 @@ pub(super) fn nesterov(c: nesterov::Constants) -> impl Fn(nesterov::Buffers<'_>,
     let nesterov::Constants { positions, clip, l1, momentum, weight_decay, .. } = c;
     let o = Shape::new(Rule::Nesterov { momentum }, positions, clip, weight_decay, l1);
     move |b, step| {
-        let nesterov::Buffers { parameters, gradients, moment1, segments, metrics, rows, norms } = b;
+        let nesterov::Buffers { parameters, gradients, moment1, segments, metrics, rows, norms, before } = b;
         let moment2 = &mut [];
-        update(&o, step, Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms });
+        update(
+            &o,
+            step,
+            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
+        );
     }
 }
 
@@ -94,8 +108,22 @@ pub(super) fn rmsprop(c: rmsprop::Constants) -> impl Fn(rmsprop::Buffers<'_>, St
     let rmsprop::Constants { positions, clip, l1, momentum, alpha, epsilon, weight_decay, .. } = c;
     let o = Shape::new(Rule::Rmsprop { momentum, alpha, epsilon }, positions, clip, weight_decay, l1);
     move |b, step| {
-        let rmsprop::Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms } = b;
-        update(&o, step, Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms });
+        let rmsprop::Buffers {
+            parameters,
+            gradients,
+            moment1,
+            moment2,
+            segments,
+            metrics,
+            rows,
+            norms,
+            before,
+        } = b;
+        update(
+            &o,
+            step,
+            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
+        );
     }
 }
 
@@ -110,8 +138,22 @@ pub(super) fn adamw(c: adamw::Constants) -> impl Fn(adamw::Buffers<'_>, Step) + 
     let o =
         Shape::new(Rule::Adam { beta1, beta2, epsilon, decay: Some(weight_decay) }, positions, clip, 0.0, l1);
     move |b, step| {
-        let adamw::Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms } = b;
-        update(&o, step, Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms });
+        let adamw::Buffers {
+            parameters,
+            gradients,
+            moment1,
+            moment2,
+            segments,
+            metrics,
+            rows,
+            norms,
+            before,
+        } = b;
+        update(
+            &o,
+            step,
+            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
+        );
     }
 }
 
@@ -133,7 +175,8 @@ struct Gradient<'a> {
     /// What lies behind it, up to the end of the tensor's partial sums: the others lie `stride` apart in it.
     others: &'a [f32],
     stride: usize,
-    trainable: bool,
+    /// FROZEN, TRAINED, or a running statistic's share as bits.
+    share: u32,
 }
 
 impl Gradient<'_> {
@@ -165,7 +208,7 @@ fn parts<'a>(mut segments: &[Segment], mut gradients: &'a mut [f32]) -> Vec<Grad
                 whole: take(&mut sums, GRAIN),
                 others: others.get(start..).unwrap_or_default(),
                 stride,
-                trainable: segment.trainable != 0,
+                share: segment.share,
             });
         }
     }
@@ -184,13 +227,15 @@ fn squared(values: &[f32]) -> f32 {
     sums.iter().sum()
 }
 
-/// A part of one tensor.
+/// A part of one tensor, with the same part of what is kept of before the step.
 struct Piece<'a> {
-    parameters: &'a mut [f32],
+    /// Where it lies among all chunks.
+    chunk: usize,
     gradient: Gradient<'a>,
+    parameters: [&'a mut [f32]; 2],
     /// Empty for rules without it.
-    moment1: &'a mut [f32],
-    moment2: &'a mut [f32],
+    moment1: [&'a mut [f32]; 2],
+    moment2: [&'a mut [f32]; 2],
 }
 
 fn sums(b: square_sums::Buffers<'_>) {
@@ -210,7 +255,7 @@ fn sums(b: square_sums::Buffers<'_>) {
             || {
                 let trained = blocks.iter().skip(group).step_by(groups).copied().flatten();
                 *sum = trained
-                    .filter(|segment| segment.trainable != 0)
+                    .filter(|segment| segment.share == TRAINED)
                     .map(|segment| squared(&gradients[4 * segment.first as usize..][..CHUNK]))
                     .sum();
             },
@@ -218,15 +263,26 @@ fn sums(b: square_sums::Buffers<'_>) {
     });
 }
 
-/// Finishes the gradients, updates the parameters and sums the batch's metrics; rules without a moment have an empty
-/// slice in its place.
+/// Keeps what there is, finishes the gradients, updates the parameters and sums the batch's metrics; rules without a
+/// moment have an empty slice in its place.
 fn update(o: &Shape, step: Step, b: Buffers<'_>) {
+    let (records, status) = b.metrics.split_at_mut(b.metrics.len() - STATUS);
+    let record = &mut records[step.slot as usize * RECORD..][..RECORD];
+    sum_into(record, b.rows, step.count * o.positions);
+    let time = step.time.max(1);
+    if status[0] != 0 && status[0] != time {
+        record[3] = record[3].max((Kind::Earlier as u32) << 24);
+        return;
+    }
     let segments: &[Segment] = bytemuck::cast_slice(b.segments);
     let squares: f32 = b.norms.iter().sum();
-    let scale = o.clip.map_or(1.0, |most| (most / (squares.sqrt() + 1e-6)).min(1.0));
-    // What is not finite or overflows anywhere leaves no length to clip to.
-    let sound = o.clip.is_none() || squares.is_finite();
+    let clip = o
+        .clip
+        .map(|most| Clip { scale: (most / (squares.sqrt() + 1e-6)).min(1.0), finite: squares.is_finite() });
     let (mut p, mut m, mut v) = (b.parameters, b.moment1, b.moment2);
+    let (mut old_p, rest) = b.before.split_at_mut(p.len());
+    let (mut old_m, mut old_v) = rest.split_at_mut(m.len());
+    let mut chunk = 0;
     let pieces: Vec<Piece<'_>> = parts(segments, b.gradients)
         .into_iter()
         .map(|mut gradient| {
@@ -235,55 +291,119 @@ fn update(o: &Shape, step: Step, b: Buffers<'_>) {
                 // They have been added up.
                 gradient.others = &[];
             }
+            chunk += len / CHUNK;
             Piece {
-                parameters: take(&mut p, len),
+                chunk: chunk - len / CHUNK,
                 gradient,
-                moment1: take(&mut m, len),
-                moment2: take(&mut v, len),
+                parameters: [take(&mut p, len), take(&mut old_p, len)],
+                moment1: [take(&mut m, len), take(&mut old_m, len)],
+                moment2: [take(&mut v, len), take(&mut old_v, len)],
             }
         })
         .collect();
-    let bad = pieces
+    let flags = pieces
         .into_par_iter()
         .map(|piece| {
-            let mut bad = !sound;
-            if sound {
-                vectorize(Plain(
-                    #[inline(always)]
-                    || bad = piece.update(o, scale, &step),
-                ));
-            }
-            bad
+            let mut flags = 0;
+            vectorize(Plain(
+                #[inline(always)]
+                || flags = piece.update(o, clip, &step),
+            ));
+            flags
         })
-        .reduce(|| false, |a, b| a | b);
-    let record = &mut b.metrics[step.slot as usize * RECORD..][..RECORD];
-    sum_into(record, b.rows, step.count * o.positions);
-    if bad {
-        record[3] |= GRADIENT_NOT_FINITE;
+        .reduce(|| 0, u32::max);
+    record[3] = record[3].max(flags);
+    if Fault::of(record[3]).is_some() {
+        status[0] = time;
     }
 }
 
+/// What shortens a gradient.
+#[derive(Clone, Copy)]
+struct Clip {
+    scale: f32,
+    /// Whether the squares' sum is.
+    finite: bool,
+}
+
+#[inline(always)]
+fn finite(values: &[f32]) -> bool {
+    values.iter().fold(true, |finite, value| finite & value.is_finite())
+}
+
 impl Piece<'_> {
-    /// Finishes the gradients and updates the parameters; says whether a gradient is not finite.
+    /// Finishes the gradients and updates the parameters; gives the flags of what is not finite.
     #[inline(always)]
-    fn update(mut self, o: &Shape, scale: f32, step: &Step) -> bool {
+    fn update(mut self, o: &Shape, clip: Option<Clip>, step: &Step) -> u32 {
+        for [now, before] in [&mut self.parameters, &mut self.moment1, &mut self.moment2] {
+            before.copy_from_slice(now);
+        }
         self.gradient.finish();
-        let finite = |g: &[f32]| g.iter().fold(true, |finite, g| finite & g.is_finite());
-        let Gradient { whole: g, trainable, .. } = self.gradient;
-        let (p, g, m, v) = (self.parameters, &*g, self.moment1, self.moment2);
-        if finite(g) {
-            if trainable {
-                advance(o, scale, step, p, g, m, v);
+        if !finite(self.gradient.whole) {
+            return self.by_fours(o, clip, step);
+        }
+        if clip.is_some_and(|clip| !clip.finite) && self.gradient.share <= TRAINED {
+            return Fault { kind: Kind::Norm, chunk: 0 }.flags();
+        }
+        let len = self.gradient.whole.len();
+        self.advance(0..len, o, clip, step);
+        let [p, m, v] = [&self.parameters, &self.moment1, &self.moment2].map(|[now, _]| &**now);
+        if finite(p) && finite(m) && finite(v) {
+            return 0;
+        }
+        let found = |kind, values: &[f32]| {
+            let chunk = self.chunk + values.chunks(CHUNK).position(|values| !finite(values))?;
+            Some(Fault { kind, chunk }.flags())
+        };
+        let all = [(Kind::Parameter, p), (Kind::Moment, m), (Kind::Moment, v)];
+        all.into_iter().filter_map(|(kind, values)| found(kind, values)).max().unwrap_or(0)
+    }
+
+    /// The same where a gradient is not finite: the shader leaves four alone when one of them is not.
+    fn by_fours(&mut self, o: &Shape, clip: Option<Clip>, step: &Step) -> u32 {
+        let mut flags = 0;
+        for start in (0..self.gradient.whole.len()).step_by(4) {
+            let chunk = self.chunk + start / CHUNK;
+            if !finite(&self.gradient.whole[start..start + 4]) {
+                flags = flags.max(Fault { kind: Kind::Gradient, chunk }.flags());
+            } else if clip.is_none_or(|clip| clip.finite) || self.gradient.share > TRAINED {
+                self.advance(start..start + 4, o, clip, step);
             }
-            return false;
         }
-        // The shader leaves four alone when one of them is not finite.
-        for i in (0..g.len()).step_by(4).filter(|&i| trainable && finite(&g[i..i + 4])) {
-            let m = m.get_mut(i..i + 4).unwrap_or_default();
-            let v = v.get_mut(i..i + 4).unwrap_or_default();
-            advance(o, scale, step, &mut p[i..i + 4], &g[i..i + 4], m, v);
+        flags
+    }
+
+    /// Updates a part by finite gradients.
+    #[inline(always)]
+    fn advance(&mut self, part: std::ops::Range<usize>, o: &Shape, clip: Option<Clip>, step: &Step) {
+        let g = &self.gradient.whole[part.clone()];
+        let p = &mut self.parameters[0][part.clone()];
+        match self.gradient.share {
+            FROZEN => {}
+            TRAINED => {
+                let m = self.moment1[0].get_mut(part.clone()).unwrap_or_default();
+                let v = self.moment2[0].get_mut(part).unwrap_or_default();
+                advance(o, clip.map_or(1.0, |clip| clip.scale), step, p, g, m, v);
+            }
+            share if step.count > 0 => {
+                let share = f32::from_bits(share);
+                for (p, &g) in p.iter_mut().zip(g) {
+                    *p = (1.0 - share) * *p + share * g;
+                }
+            }
+            _ => {}
         }
-        true
+    }
+}
+
+pub(super) fn restore(_: restore::Constants) -> impl Fn(restore::Buffers<'_>, Step) + Send + Sync {
+    |b, _| {
+        let restore::Buffers { parameters, moment1, moment2, kept } = b;
+        let len = parameters.len();
+        parameters.copy_from_slice(&kept[..len]);
+        for (moment, kept) in [moment1, moment2].into_iter().zip(kept[len..].chunks(len)) {
+            moment.copy_from_slice(kept);
+        }
     }
 }
 

@@ -108,7 +108,7 @@ impl Session {
                     learning_rate,
                     correction1,
                     correction2,
-                    reserved: 0,
+                    time: 0,
                 }
             })
             .collect();

@@ -205,7 +205,6 @@ impl Reference<'_> {
             positions: value.shape[2] * value.shape[3],
             kind,
             epsilon,
-            momentum: 0.0,
             activation: None,
             batch: value.shape[0],
             fill: 1,

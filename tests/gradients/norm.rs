@@ -55,8 +55,7 @@ fn normalisation() {
         for kind in [norm::Kind::Batch, norm::Kind::Running, norm::Kind::Affine] {
             let [count, channels, height, width] = shape;
             let positions = height * width;
-            let (epsilon, momentum) = (0.0625, 0.25);
-            let g = norm::Geometry { channels, positions, kind, epsilon, momentum, activation, batch, fill };
+            let g = norm::Geometry { channels, positions, kind, epsilon: 0.0625, activation, batch, fill };
             let what = |tensor: &str| format!("{g:?}, {count} images: {tensor}");
             let input = Images::random(shape, &mut random);
             let input = Images::build(shape, |n, c, y, x| {
@@ -90,12 +89,14 @@ fn normalisation() {
             };
             let mut rig = Rig::default();
             let saved = rig.poisoned("saved", g.saved());
+            let statistics = [0, 1].map(|_| rig.poisoned("statistics", padded(channels)));
             let buffers = norm::Buffers {
                 input: rig.images("input", &with_rest(&input.values, -7.5), features),
                 weight: rig.parameter("weight", &narrow(&weight)),
                 bias: rig.parameter("bias", &narrow(&bias)),
                 running_mean: rig.parameter("running mean", &narrow(&mean)),
                 running_variance: rig.parameter("running variance", &narrow(&variance)),
+                batch: statistics,
                 saved,
                 output: rig.result("output", features, batch),
             };
@@ -125,19 +126,16 @@ fn normalisation() {
             let want = slopes(&bias, &|b| weighed(&upstream, &reference(&input, &weight, b)));
             worst.close(&what("bias"), &ran.summed(gradients.bias, channels, g.splits()), &want, SUMS);
 
-            let elements = (count * positions) as f64;
-            let averages = |old: &[f64], of: fn((f64, f64), f64) -> f64| -> Vec<f64> {
-                if kind != norm::Kind::Batch {
-                    return old.to_vec();
-                }
-                let new = |c: usize| of(moments_reference(&input, c), elements);
-                old.iter().enumerate().map(|(c, old)| 0.75 * old + 0.25 * new(c)).collect()
-            };
-            let got = ran.floats(buffers.running_mean);
-            worst.close(&what("running mean"), &got[..channels], &averages(&mean, |of, _| of.0), SUMS);
-            let got = ran.floats(buffers.running_variance);
-            let unbiased = |of: (f64, f64), n: f64| of.1 * n / (n - 1.0);
-            worst.close(&what("running variance"), &got[..channels], &averages(&variance, unbiased), SUMS);
+            if kind == norm::Kind::Batch {
+                // What the running averages take in; a variance of all but one.
+                let elements = (count * positions) as f64;
+                let of = |c| moments_reference(&input, c);
+                let [got_mean, got_variance] = statistics.map(|range| ran.floats(range));
+                let want: Vec<f64> = (0..channels).map(|c| of(c).0).collect();
+                worst.close(&what("mean"), &got_mean[..channels], &want, SUMS);
+                let want: Vec<f64> = (0..channels).map(|c| of(c).1 * elements / (elements - 1.0)).collect();
+                worst.close(&what("variance"), &got_variance[..channels], &want, SUMS);
+            }
         }
     }
     worst.report("normalisation");

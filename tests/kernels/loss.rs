@@ -2,7 +2,8 @@
 
 use lenet::error::Error;
 use lenet::kernels::loss;
-use lenet::kernels::loss::{LOSS_NOT_FINITE, RECORD};
+use lenet::kernels::loss::RECORD;
+use lenet::kernels::optimizer::{Fault, Kind};
 
 use super::harness::*;
 
@@ -86,7 +87,7 @@ pub fn cases() -> Vec<Case> {
             case.expected = vec![
                 (metrics, RECORD + 1, 80),
                 (metrics, RECORD + 2, 80),
-                (metrics, RECORD + 3, LOSS_NOT_FINITE),
+                (metrics, RECORD + 3, Fault { kind: Kind::Loss, chunk: 0 }.flags()),
             ];
             cases.push(case);
         }

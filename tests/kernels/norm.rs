@@ -83,8 +83,7 @@ fn of_size(size: f32, terms: usize) -> Compare {
 
 fn case(norm: Norm, kind: Kind) -> Case {
     let Norm { channels, positions, activation, batch, count, fill, values } = norm;
-    let (epsilon, momentum) = (1e-3, 0.1);
-    let g = norm::Geometry { channels, positions, kind, epsilon, momentum, activation, batch, fill };
+    let g = norm::Geometry { channels, positions, kind, epsilon: 1e-3, activation, batch, fill };
     let mut case = Case::new(format!("{g:?}, {count} images, {values:?}, in {} parts", g.splits()));
     case.steps = vec![Step { count: count as u32, ..Step::default() }];
     let mut random = Random::of(&case.name);
@@ -110,17 +109,15 @@ fn case(norm: Norm, kind: Kind) -> Case {
     let close = of_size(size, 32);
     let averages: Vec<f32> =
         (0..2 * padded(channels)).map(|i| 0.5 + random.float().abs() + i as f32 * 1e-3).collect();
-    let written = if kind == Kind::Batch && count > 0 { channels } else { 0 };
-    let running = case.updated(
-        "running",
-        &averages,
-        &[0..written, padded(channels)..padded(channels) + written],
-        Compare::Close { absolute: 4.0 * size * f32::EPSILON, relative: 1e-5 },
-    );
+    let running = case.floats("running", &averages);
     let [running_mean, running_variance] =
         [0, 1].map(|i| sub(running, i * padded(channels), padded(channels)));
-    let mut saved = parameters[0];
+    let (mut saved, mut statistics) = (parameters[0], [parameters[0]; 2]);
     if kind == Kind::Batch {
+        let written = [0..channels, padded(channels)..padded(channels) + channels];
+        let compare = Compare::Close { absolute: 4.0 * size * f32::EPSILON, relative: 1e-5 };
+        let both = case.add("statistics", &vec![POISON; 2 * padded(channels)], POISON, &written, compare);
+        statistics = [0, 1].map(|i| sub(both, i * padded(channels), padded(channels)));
         let parts = if g.splits() > 1 { 2 + 3 * g.splits() } else { 2 };
         let written: Vec<_> =
             (0..parts).map(|i| i * padded(channels)..i * padded(channels) + channels).collect();
@@ -142,6 +139,7 @@ fn case(norm: Norm, kind: Kind) -> Case {
         bias: parameters[1],
         running_mean,
         running_variance,
+        batch: statistics,
         saved,
         output,
     };

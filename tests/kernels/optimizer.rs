@@ -1,8 +1,8 @@
 //! The cases of `shaders/optimizer.wgsl`.
 
-use lenet::kernels::loss::{LOSS_NOT_FINITE, RECORD};
+use lenet::kernels::loss::RECORD;
 use lenet::kernels::optimizer;
-use lenet::kernels::optimizer::{GRADIENT_NOT_FINITE, Optimizer, Rule, Segment};
+use lenet::kernels::optimizer::{Fault, Kind, Optimizer, Rule, STATUS, Segment, TRAINED};
 
 use super::harness::*;
 
@@ -20,14 +20,23 @@ pub fn cases() -> Vec<Case> {
             l1: 0.05,
             ..plain
         };
-        cases.push(case("plain", plain, None, false));
-        cases.push(case("with penalties", penalised, None, false));
-        cases.push(case("with bad gradients", penalised, None, true));
+        cases.push(case("plain", plain, None, None));
+        cases.push(case("with penalties", penalised, None, None));
+        for bad in [Kind::Loss, Kind::Gradient, Kind::Moment] {
+            if bad != Kind::Moment || rule != Rule::Sgd {
+                cases.push(case("with", penalised, None, Some(bad)));
+            }
+        }
         // The gradient's norm is about 15.
-        cases.push(case("clipped", penalised, Some(2.0), false));
+        cases.push(case("clipped", penalised, Some(2.0), None));
     }
-    cases.push(case("clipped beyond its norm", Optimizer::new(Rule::Sgd), Some(100.0), false));
-    cases.push(case("clipped with bad gradients", Optimizer::new(Rule::Adam), Some(2.0), true));
+    let plain = Optimizer::new(Rule::Sgd);
+    cases.push(case("with", plain, None, Some(Kind::Parameter)));
+    cases.push(case("clipped beyond its norm", plain, Some(100.0), None));
+    for bad in [Kind::Gradient, Kind::Norm] {
+        cases.push(case("clipped with", Optimizer::new(Rule::Adam), Some(2.0), Some(bad)));
+    }
+    cases.extend([0, 1, 2].map(restoring));
     cases.extend([64, 70, 16_384, 300_000].map(|len| norm(len, false)));
     cases.push(norm(3000, true));
     cases
@@ -44,12 +53,7 @@ fn norm(len: usize, bad: bool) -> Case {
         let len = padded(len);
         for chunk in 0..len / CHUNK {
             let first = ((gradient + chunk * CHUNK) / 4) as u32;
-            segments.push(Segment {
-                first,
-                stride: (len / 4) as u32,
-                partials,
-                trainable: u32::from(trainable),
-            });
+            segments.push(Segment { first, stride: (len / 4) as u32, partials, share: u32::from(trainable) });
         }
         whole.push(gradient..gradient + len);
         parameter += len;
@@ -74,33 +78,79 @@ fn norm(len: usize, bad: bool) -> Case {
         rows: unused,
         norms,
         positions: 1,
+        before: unused,
     };
     case.launch(buffers.square_sums());
     case
 }
 
-fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Case {
-    let mut case = Case::new(format!("{} {what}", settings.rule.name()));
+/// What was kept is put back, for a rule with so many moments.
+fn restoring(moments: usize) -> Case {
+    let mut case = Case::new(format!("restore of {moments} moments"));
     let mut random = Random::of(&case.name);
-    // Length, partial sums, whether it is trained.
-    let tensors = [(70, 1, true), (64, 3, true), (10, 2, false), (200, 4, true), (5, 1, false), (1, 2, true)];
+    let len = padded(300);
+    let parameters = case.output("parameters", len, Compare::Bits);
+    let [moment1, moment2] = [1, 2].map(|number| match moments >= number {
+        true => case.output("moment", len, Compare::Bits),
+        false => case.floats("no moment", &[0.0; 4]),
+    });
+    let kept = random.floats((1 + moments) * len);
+    let before = case.floats("before", &kept);
+    for (range, kept) in [parameters, moment1, moment2].into_iter().zip(kept.chunks(len)) {
+        case.expected.extend(kept.iter().enumerate().map(|(i, value)| (range, i, value.to_bits())));
+    }
+    let unused = Range { len: CHUNK, ..before };
+    let buffers = optimizer::Buffers {
+        parameters,
+        gradients: unused,
+        moment1,
+        moment2,
+        segments: unused,
+        metrics: unused,
+        rows: unused,
+        norms: unused,
+        positions: 1,
+        before,
+    };
+    case.launch(buffers.restore(moments));
+    case
+}
+
+/// What becomes of a tensor.
+const FREE: u32 = TRAINED;
+const HELD: u32 = optimizer::FROZEN;
+
+/// Three steps, of which the first meets what is `bad`, if anything is.
+fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: Option<Kind>) -> Case {
+    let name = bad.map_or(String::new(), |bad| format!(" a {bad:?} that is not finite"));
+    let mut case = Case::new(format!("{} {what}{name}", settings.rule.name()));
+    let mut random = Random::of(&case.name);
+    let share = 0.25f32;
+    // Length, partial sums, what becomes of it.
+    let tensors = [
+        (70, 1, FREE),
+        (64, 3, FREE),
+        (10, 2, HELD),
+        (200, 4, FREE),
+        (5, 1, HELD),
+        (1, 2, FREE),
+        (40, 1, share.to_bits()),
+    ];
     let mut segments = Vec::new();
     let (mut parameter, mut gradient) = (0, CHUNK);
     // Elements that change, and first partial sums.
-    let (mut changed, mut whole) = (Vec::new(), Vec::new());
+    let (mut changed, mut averaged, mut whole) = (Vec::new(), 0..0, Vec::new());
     let mut starts = Vec::new();
-    for (len, partials, trainable) in tensors {
+    for (len, partials, share) in tensors {
         let len = padded(len);
         for chunk in 0..len / CHUNK {
-            segments.push(Segment {
-                first: ((gradient + chunk * CHUNK) / 4) as u32,
-                stride: (len / 4) as u32,
-                partials,
-                trainable: u32::from(trainable),
-            });
+            let first = ((gradient + chunk * CHUNK) / 4) as u32;
+            segments.push(Segment { first, stride: (len / 4) as u32, partials, share });
         }
-        if trainable {
-            changed.push(parameter..parameter + len);
+        match share {
+            HELD => {}
+            FREE => changed.push(parameter..parameter + len),
+            _ => averaged = parameter..parameter + len,
         }
         whole.push(gradient..gradient + len);
         starts.push((parameter, gradient));
@@ -108,74 +158,105 @@ fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Case {
         gradient += len * partials as usize;
     }
     let mut gradients = random.floats(gradient + CHUNK);
-    let mut flags = 0;
-    if bad {
-        flags = GRADIENT_NOT_FINITE;
-        // In the only partial sum, in a later one, and made by adding up.
-        let bad = [
-            (0, 21, f32::NAN),
-            (1, 2 * 64 + 3, f32::INFINITY),
-            (3, 70, f32::INFINITY),
-            (3, 256 + 70, f32::NEG_INFINITY),
-            (3, 130, 3e38),
-            (3, 3 * 256 + 130, 3e38),
-        ];
-        for (tensor, at, value) in bad {
-            gradients[starts[tensor].1 + at] = value;
-        }
-        // The vectors of four around them stay as they are; where there is no norm to clip to, all do.
-        if clip.is_some() {
-            changed.clear();
-        }
-        for at in [starts[0].0 + 20, starts[1].0, starts[3].0 + 68, starts[3].0 + 128] {
-            let Some(hit) = changed.iter().position(|range| range.contains(&at)) else { continue };
-            let range = changed.swap_remove(hit);
-            changed.extend([range.start..at, at + 4..range.end]);
-        }
-    }
     let mut values: Vec<f32> = random.floats(parameter);
     // The penalty's sign of zero is zero.
     values[8..12].copy_from_slice(&[0.0, -0.0, 0.0, -0.0]);
+    let mut first = random.floats(parameter);
+    let second: Vec<f32> = random.floats(parameter).into_iter().map(|v| 0.1 + v * v).collect();
+    // In the fourth tensor, whose first chunk is the fifth.
+    let (there, its_gradient) = (starts[3].0 + 130, starts[3].1 + 130);
+    let mut fault = bad.map(|kind| Fault { kind, chunk: there / CHUNK });
+    match bad {
+        None | Some(Kind::Earlier) => {}
+        Some(Kind::Loss | Kind::Norm) => fault = bad.map(|kind| Fault { kind, chunk: 0 }),
+        Some(Kind::Gradient) => {
+            // In the only partial sum, in a later one, made by adding up, and in a running statistic.
+            let bad = [
+                (1, 2 * 64 + 3, f32::INFINITY),
+                (3, 70, f32::INFINITY),
+                (3, 256 + 70, f32::NEG_INFINITY),
+                (3, 130, 3e38),
+                (3, 3 * 256 + 130, 3e38),
+                (6, 7, f32::NAN),
+            ];
+            for (tensor, at, value) in bad {
+                gradients[starts[tensor].1 + at] = value;
+            }
+            // The vectors of four around them stay as they are; where there is no norm to clip to, all do.
+            if clip.is_some() {
+                changed.clear();
+            }
+            for at in [starts[1].0, starts[3].0 + 68, starts[3].0 + 128] {
+                let Some(hit) = changed.iter().position(|range| range.contains(&at)) else { continue };
+                let range = changed.swap_remove(hit);
+                changed.extend([range.start..at, at + 4..range.end]);
+            }
+            changed.extend([averaged.start..averaged.start + 4, averaged.start + 8..averaged.end]);
+            fault = Some(Fault { kind: Kind::Gradient, chunk: starts[1].0 / CHUNK });
+        }
+        Some(Kind::Moment) => {
+            // Its square overflows; or it does with what the momentum keeps.
+            gradients[its_gradient] = 3e38;
+            first[there] = 3e38;
+        }
+        Some(Kind::Parameter) => (values[there], gradients[its_gradient]) = (-3e38, 3e38),
+    }
+    if bad == Some(Kind::Norm) {
+        gradients[its_gradient] = 3e30;
+        changed.clear();
+    }
+    if bad != Some(Kind::Gradient) {
+        changed.push(averaged);
+    }
+    let used = settings.rule.moments();
+    let kept: Vec<f32> = [&values, &first, &second].into_iter().take(1 + used).flatten().copied().collect();
     let parameters = case.updated("parameters", &values, &changed, UPDATES);
     let gradients = case.updated("gradients", &gradients, &whole, UPDATES);
-    case.buffers[gradients.buffer.0].nan = bad;
-    let used = match settings.rule {
-        Rule::Sgd => 0,
-        Rule::Momentum | Rule::Nesterov => 1,
-        Rule::Rmsprop | Rule::Adam | Rule::Adamw => 2,
-    };
     let none = Vec::new();
-    let values = random.floats(parameter);
-    let moment1 = case.updated("moment1", &values, if used > 0 { &changed } else { &none }, UPDATES);
-    let values: Vec<f32> = random.floats(parameter).into_iter().map(|v| 0.1 + v * v).collect();
-    let moment2 = case.updated("moment2", &values, if used > 1 { &changed } else { &none }, UPDATES);
+    // A running statistic has no moment.
+    let trained: Vec<_> = changed.iter().filter(|range| range.end <= starts[6].0).cloned().collect();
+    let moment1 = case.updated("moment1", &first, if used > 0 { &trained } else { &none }, UPDATES);
+    let moment2 = case.updated("moment2", &second, if used > 1 { &trained } else { &none }, UPDATES);
     let segments = case.integers("segments", bytemuck::cast_slice(&segments));
-    // Each step writes its own record, and keeps the flags that are there.
+    // Each step writes its own record, and keeps a flag that is there unless its own is larger.
     const OTHER_FLAG: u32 = 4;
     const POSITIONS: usize = 3;
-    let records: Vec<u32> = (0..5).flat_map(|slot| [POISON_U32, slot, 16, OTHER_FLAG]).collect();
-    let written: Vec<_> = (1..4).map(|slot| slot * RECORD..slot * RECORD + 4).collect();
+    let mut records: Vec<u32> = (0..5).flat_map(|slot| [POISON_U32, slot, 16, OTHER_FLAG]).collect();
+    records.extend([0; STATUS]);
+    let mut written: Vec<_> = (1..4).map(|slot| slot * RECORD..slot * RECORD + 4).collect();
+    written.push(5 * RECORD..5 * RECORD + 1);
     let metrics = case.add("metrics", &records, POISON_U32, &written, Compare::Metrics);
-    case.buffers[metrics.buffer.0].nan = bad;
-    let mut values: Vec<f32> =
+    let mut losses: Vec<f32> =
         (0..5 * POSITIONS * LANES).flat_map(|_| [3.0 * random.float(), random.below(2) as f32]).collect();
-    if bad {
-        flags |= LOSS_NOT_FINITE;
-        values[2 * 70] = f32::NAN;
+    if bad == Some(Kind::Loss) {
+        losses[2 * 70] = f32::NAN;
     }
-    let rows = case.floats("rows", &values);
+    let rows = case.floats("rows", &losses);
     case.steps = (1..4)
         .map(|time| {
             let (correction1, correction2) = settings.corrections(u64::from(time));
-            let learning_rate = [0.1, 0.03, 0.01][time as usize - 1];
-            Step { slot: time, count: 70 + time, learning_rate, correction1, correction2, ..Step::default() }
+            let mut learning_rate = [0.1, 0.03, 0.01][time as usize - 1];
+            if bad == Some(Kind::Parameter) {
+                learning_rate = 1.0;
+            }
+            let count = 70 + time;
+            Step { slot: time, count, learning_rate, correction1, correction2, time, ..Step::default() }
         })
         .collect();
     let norms = match clip {
         Some(_) => case.output("norms", optimizer::sums(parameter), sums(parameter)),
         None => case.floats("norms", &[]),
     };
-    case.buffers[norms.buffer.0].nan = bad;
+    // What the last step that changed anything found: of a run that fails in its first, all that there was.
+    let before = case.output("before", (1 + used) * parameter, UPDATES);
+    if bad.is_some() {
+        for (i, value) in kept.iter().enumerate() {
+            case.expected.push((before, i, value.to_bits()));
+        }
+    }
+    for range in [parameters, gradients, moment1, moment2, metrics, norms] {
+        case.buffers[range.buffer.0].nan = bad.is_some();
+    }
     let buffers = optimizer::Buffers {
         parameters,
         gradients,
@@ -186,16 +267,22 @@ fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Case {
         rows,
         positions: POSITIONS,
         norms,
+        before,
     };
     if clip.is_some() {
         case.launch(buffers.square_sums());
     }
     case.launch(settings.launch(buffers, clip));
-    case.expected = (1..4)
-        .flat_map(|slot| {
-            let count = (70 + slot as u32) * POSITIONS as u32;
-            [(metrics, slot * RECORD + 2, count), (metrics, slot * RECORD + 3, OTHER_FLAG | flags)]
-        })
-        .collect();
+    let earlier = Fault { kind: Kind::Earlier, chunk: 0xff_ffff }.flags();
+    case.expected.push((metrics, 5 * RECORD, u32::from(bad.is_some())));
+    for slot in 1..4 {
+        let flags = match fault {
+            Some(fault) if slot == 1 => fault.flags(),
+            Some(_) => earlier,
+            None => OTHER_FLAG,
+        };
+        let count = (70 + slot as u32) * POSITIONS as u32;
+        case.expected.extend([(metrics, slot * RECORD + 2, count), (metrics, slot * RECORD + 3, flags)]);
+    }
     case
 }

@@ -131,6 +131,12 @@ fn what_is_not_finite_stops_the_run_and_keeps_the_last_good_state() {
             &["is not finite", "of step 0, is kept"],
         );
         assert!(place.names(&at_once).iter().all(|name| FILES.contains(&name.as_str())));
+        // Squares of gradients overflow before they do.
+        place.fails(
+            &format!("train --data data --optimizer adam --lr 1e5 --steps 200 --device {device} --out moments-{device}"),
+            5,
+            &["lenet: step ", "is not finite", "of step 0, is kept"],
+        );
         // The second epoch's learning rate is 1e27.
         let later = format!("later-{device}");
         place.fails(

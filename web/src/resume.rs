@@ -29,10 +29,11 @@ pub struct Notes {
 pub fn encode(plan: &Plan, training: &Settings, snapshot: &Snapshot, notes: &Notes) -> Result<Vec<u8>> {
     let step = snapshot.position.step;
     let moments = [&snapshot.moment1, &snapshot.moment2];
-    for (what, values) in [("weights", &snapshot.parameters), ("moment", moments[0]), ("moment", moments[1])]
+    for (what, values) in
+        [("a weight", &snapshot.parameters), ("a moment", moments[0]), ("a moment", moments[1])]
     {
         if values.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { step, what });
+            return Err(Error::NotFinite { step, what: what.into() });
         }
     }
     // As `lenet train` keeps them: a preset goes by its name.

@@ -49,9 +49,8 @@ pub struct Gpu {
     device: Device,
     buffers: Vec<wgpu::Buffer>,
     steps: wgpu::Buffer,
-    train: Vec<Dispatch>,
-    evaluate: Vec<Dispatch>,
-    predict: Vec<Dispatch>,
+    /// Of each phase.
+    dispatches: [Vec<Dispatch>; 4],
     caught: Vec<Caught>,
     dispatched: u64,
     pipelines: usize,
@@ -65,7 +64,7 @@ impl Gpu {
     pub async fn new(device: &Device, program: &Program) -> Result<Gpu> {
         device.check()?;
         program.fits(device.memory())?;
-        let phases = [&program.train, &program.evaluate, &program.predict];
+        let phases = Phase::ALL.map(|phase| program.launches(phase));
         let uniform = uniform_ends(phases);
         let scopes = device.scopes();
         let buffers: Vec<wgpu::Buffer> = program
@@ -106,7 +105,7 @@ impl Gpu {
         }
         let pipelines = pipelines(device, wanted).await?;
         let scopes = device.scopes();
-        let [train, evaluate, predict] = phases.map(|launches| {
+        let dispatches = phases.map(|launches| {
             launches
                 .iter()
                 .map(|launch| {
@@ -122,17 +121,7 @@ impl Gpu {
         });
         finish(device, scopes.pop()).await?;
         let (device, pipelines) = (device.clone(), pipelines.len());
-        Ok(Gpu {
-            device,
-            buffers,
-            steps,
-            train,
-            evaluate,
-            predict,
-            caught: Vec::new(),
-            dispatched: 0,
-            pipelines,
-        })
+        Ok(Gpu { device, buffers, steps, dispatches, caught: Vec::new(), dispatched: 0, pipelines })
     }
 
     /// What runs the plan, for messages.
@@ -195,11 +184,7 @@ impl Gpu {
     }
 
     fn dispatches(&self, phase: Phase) -> &[Dispatch] {
-        match phase {
-            Phase::Train => &self.train,
-            Phase::Evaluate => &self.evaluate,
-            Phase::Predict => &self.predict,
-        }
+        &self.dispatches[phase as usize]
     }
 
     /// Puts at most [`STEPS`] steps into the uniform buffer.

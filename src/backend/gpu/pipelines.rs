@@ -17,7 +17,7 @@ pub(super) fn key(launch: &Launch) -> Key {
 }
 
 /// The buffers that are bound as uniforms, and where the last such binding ends, in bytes.
-pub(super) fn uniform_ends(phases: [&Vec<Launch>; 3]) -> HashMap<usize, u64> {
+pub(super) fn uniform_ends(phases: [&[Launch]; 4]) -> HashMap<usize, u64> {
     let mut ends = HashMap::new();
     for launch in phases.into_iter().flatten() {
         let stored = launch.entry.bindings.iter().filter(|info| info.access != Access::Step);

@@ -211,7 +211,7 @@ impl Job {
         let snapshot = block_on(trainer.snapshot())?;
         let step = snapshot.position.step;
         if snapshot.parameters.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { step, what: "weights" }.into());
+            return Err(Error::NotFinite { step, what: "a weight".into() }.into());
         }
         let plan = trainer.session().plan();
         if model {

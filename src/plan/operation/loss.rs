@@ -25,6 +25,7 @@ impl Operation for CrossEntropy {
                 Ok(vec![g.cross_entropy(buffers(site))?, g.sum_rows(ledger.rows, ledger.metrics)?])
             }
             Phase::Predict => Ok(vec![g.softmax(site.input(), ledger.probabilities)?]),
+            Phase::Restore => Ok(Vec::new()),
         }
     }
 

@@ -163,6 +163,8 @@ pub(super) struct Weights {
     bias_grad: Range,
     /// Mean and variance, where there are any.
     running: [Range; 2],
+    /// Of the batch, as the optimizer takes it into them.
+    running_grad: [Range; 2],
 }
 
 impl Weights {
@@ -171,9 +173,10 @@ impl Weights {
     pub(super) fn of(tensors: &[Tensor], parameters: Range, gradients: Range) -> Option<Weights> {
         let (weight, bias) = (tensors.first()?, tensors.get(1));
         let spare = Range { buffer: gradients.buffer, start: gradients.len - CHUNK, len: CHUNK };
-        let running = [2, 3].map(|i| tensors.get(i).unwrap_or(weight).value(parameters));
+        let statistics = [2, 3].map(|i| tensors.get(i).unwrap_or(weight));
         Some(Weights {
-            running,
+            running: statistics.map(|tensor| tensor.value(parameters)),
+            running_grad: statistics.map(|tensor| tensor.partial_sums(gradients)),
             weight: weight.value(parameters),
             bias: bias.unwrap_or(weight).value(parameters),
             weight_grad: weight.partial_sums(gradients),

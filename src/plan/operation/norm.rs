@@ -20,6 +20,7 @@ impl Norm {
             bias: weights.bias,
             running_mean,
             running_variance,
+            batch: weights.running_grad,
             saved: site.saved.unwrap_or(weights.weight),
             output: site.output,
         })

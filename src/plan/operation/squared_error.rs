@@ -23,6 +23,7 @@ impl Operation for SquaredError {
                 Ok(vec![g.squared_error(buffers(site))?, sums])
             }
             Phase::Predict => Ok(vec![g.shares(site.input(), ledger.probabilities)?]),
+            Phase::Restore => Ok(Vec::new()),
         }
     }
 
