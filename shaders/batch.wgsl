@@ -39,6 +39,8 @@ override SPACING: f32;     // of the lattice, in pixels
 override NOISE: f32;       // standard deviation, of pixels / 255
 override CUTOUT: u32;      // side of the square, in pixels
 override FLIP: bool;       // every second picture, left to right
+override NAMES: u32 = 0;   // where in `order` the indices in the data set lie, if `order` has places in a window of it
+override ROW: u32;         // invocations in one row of the grid, whose layers are the blocks
 
 override CENTER_X = (f32(WIDTH) - 1.0) / 2.0;
 override CENTER_Y = (f32(HEIGHT) - 1.0) / 2.0;
@@ -79,13 +81,14 @@ fn pixel(plane: u32, x: u32, y: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn gather(@builtin(global_invocation_id) id: vec3<u32>) {
+    let invocation = id.y * ROW + id.x;
     let height = HEIGHT + 2u * PAD;
     let width = WIDTH + 2u * PAD;
-    let element = id.x / LANES;
+    let element = invocation / LANES;
     if (element >= CHANNELS * height * width) {
         return;
     }
-    let row = id.y * LANES + id.x % LANES;
+    let row = id.z * LANES + invocation % LANES;
     let c = element / (height * width);
     let y = element / width % height - PAD;
     let x = element % width - PAD;
@@ -94,7 +97,7 @@ fn gather(@builtin(global_invocation_id) id: vec3<u32>) {
         let plane = order[step.cursor + row] * CHANNELS + c;
         value = (pixel(plane, x, y) / 255.0 - MEAN) / DEVIATION;
     }
-    output[(id.y * CHANNELS * height * width + element) * LANES + id.x % LANES] = value;
+    output[(id.z * CHANNELS * height * width + element) * LANES + invocation % LANES] = value;
 }
 
 // PCG4D (Jarzynski and Olano, Hash Functions for GPU Rendering, 2020).
@@ -207,30 +210,33 @@ fn bytes(words: vec4<u32>) -> vec4<u32> {
 
 @compute @workgroup_size(64)
 fn augment(@builtin(global_invocation_id) id: vec3<u32>) {
+    let invocation = id.y * ROW + id.x;
     let height = HEIGHT + 2u * PAD;
     let width = WIDTH + 2u * PAD;
     let tiles = (width + 3u) / 4u;
-    let tile = id.x / LANES;
+    let tile = invocation / LANES;
     if (tile >= height * tiles) {
         return;
     }
-    let row = id.y * LANES + id.x % LANES;
+    let row = id.z * LANES + invocation % LANES;
     let there = row < step.count;
     let y = tile / tiles - PAD;
     let first = tile % tiles * 4u;
     let x = first - PAD + vec4(0u, 1u, 2u, 3u);
     var image = 0u;
+    var name = 0u;
     var from_x = vec4(0.0);
     var from_y = vec4(0.0);
     var seen = vec4(false);
     if (there && y < HEIGHT) {
         image = order[step.cursor + row];
-        let place = random(image, 0u, FOR_PLACE);
-        let map = map_of(image, FLIP && place.y >> 31u == 1u);
+        name = order[NAMES + step.cursor + row];
+        let place = random(name, 0u, FOR_PLACE);
+        let map = map_of(name, FLIP && place.y >> 31u == 1u);
         var to_x = vec4<f32>(bitcast<vec4<i32>>(x));
         var to_y = vec4(f32(y));
         if (ELASTIC > 0.0) {
-            let d = field(image, to_x, f32(y));
+            let d = field(name, to_x, f32(y));
             to_x += d.x;
             to_y += d.y;
         }
@@ -256,7 +262,7 @@ fn augment(@builtin(global_invocation_id) id: vec3<u32>) {
                     bilinear(plane, from_x.w, from_y.w),
                 ) / 255.0;
                 if (NOISE > 0.0) {
-                    let sums = bytes(random(image, (c * HEIGHT + y) * tiles + first / 4u, FOR_NOISE));
+                    let sums = bytes(random(name, (c * HEIGHT + y) * tiles + first / 4u, FOR_NOISE));
                     // Four bytes have the mean 510 and the variance 65535 / 3.
                     value += NOISE * sqrt(3.0 / 65535.0) * (vec4<f32>(sums) - 510.0);
                 }
@@ -264,7 +270,7 @@ fn augment(@builtin(global_invocation_id) id: vec3<u32>) {
             }
             value = (value - MEAN) / DEVIATION;
         }
-        let at = ((id.y * CHANNELS + c) * height * width + (y + PAD) * width + first) * LANES + id.x % LANES;
+        let at = ((id.z * CHANNELS + c) * height * width + (y + PAD) * width + first) * LANES + invocation % LANES;
         output[at] = value.x;
         if (first + 1u < width) { output[at + LANES] = value.y; }
         if (first + 2u < width) { output[at + 2u * LANES] = value.z; }

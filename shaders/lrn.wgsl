@@ -18,6 +18,7 @@ override SIZE: u32;            // channels of a window
 override ALPHA: f32;
 override BETA: f32;
 override K: f32;
+override ROW: u32;             // invocations in one row of the grid, whose layers are the blocks
 
 const LANES = 16u;
 
@@ -39,24 +40,26 @@ fn base(first: u32, c: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * POSITIONS) {
         return;
     }
     let c = element / POSITIONS;
-    let first = (id.y * CHANNELS * POSITIONS + element % POSITIONS) * LANES + id.x % LANES;
+    let first = (id.z * CHANNELS * POSITIONS + element % POSITIONS) * LANES + invocation % LANES;
     let at = first + c * POSITIONS * LANES;
     output[at] = input[at] * pow(base(first, c), -BETA);
 }
 
 @compute @workgroup_size(64)
 fn backward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * POSITIONS) {
         return;
     }
     let c = element / POSITIONS;
-    let first = (id.y * CHANNELS * POSITIONS + element % POSITIONS) * LANES + id.x % LANES;
+    let first = (id.z * CHANNELS * POSITIONS + element % POSITIONS) * LANES + invocation % LANES;
     let at = first + c * POSITIONS * LANES;
     var own = 0.0;
     var sum = 0.0;

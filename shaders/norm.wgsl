@@ -32,6 +32,7 @@ override ACTIVATION: u32 = 99;      // 99 is none
 override BLOCKS: u32;               // blocks of 16 images in the batch
 override SPLITS: u32;               // workgroups of a channel, and partial sums of its gradients
 override SEGMENTS: u32;             // pieces that a block's positions are cut into
+override ROW: u32;                  // invocations in one row of a grid over elements, whose layers are the blocks
 
 override SEGMENT = (POSITIONS + SEGMENTS - 1) / SEGMENTS;
 override PIECES = BLOCKS * SEGMENTS;
@@ -215,12 +216,13 @@ struct Place {
 }
 
 fn place(id: vec3<u32>) -> Place {
-    let lane = id.x % LANES;
-    let p = id.x / LANES % TILES;
-    let c = id.x / LANES / TILES;
-    let at = ((id.y * CHANNELS + c) * POSITIONS + p) * LANES + lane;
+    let invocation = id.y * ROW + id.x;
+    let lane = invocation % LANES;
+    let p = invocation / LANES % TILES;
+    let c = invocation / LANES / TILES;
+    let at = ((id.z * CHANNELS + c) * POSITIONS + p) * LANES + lane;
     let positions = select((POSITIONS - p + TILES - 1u) / TILES, 0u, c >= CHANNELS);
-    return Place(min(c, CHANNELS - 1u), at, positions, id.y * LANES + lane < step.count);
+    return Place(min(c, CHANNELS - 1u), at, positions, id.z * LANES + lane < step.count);
 }
 
 @compute @workgroup_size(64)

@@ -26,6 +26,7 @@ override STRIDE_WIDTH: u32;
 override PAD_HEIGHT: u32;
 override PAD_WIDTH: u32;
 override COUNT_PAD: bool;
+override ROW: u32;             // invocations in one row of the grid, whose layers are the blocks
 
 const LANES = 16u;
 const LOWEST = -3.4028234663852886e38;
@@ -39,12 +40,13 @@ const LOWEST = -3.4028234663852886e38;
 
 @compute @workgroup_size(64)
 fn max_forward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * OUT_HEIGHT * OUT_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
     let top = i32(element / OUT_WIDTH % OUT_HEIGHT * STRIDE_HEIGHT) - i32(PAD_HEIGHT);
     let left = i32(element % OUT_WIDTH * STRIDE_WIDTH) - i32(PAD_WIDTH);
     var best = LOWEST;
@@ -63,7 +65,7 @@ fn max_forward(@builtin(global_invocation_id) id: vec3<u32>) {
             }
         }
     }
-    let at = (id.y * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane;
+    let at = (id.z * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane;
     output[at] = best;
     winner[at] = place;
 }
@@ -76,12 +78,13 @@ fn covering(t: u32, kernel: u32, stride: u32, windows: u32) -> vec2<u32> {
 
 @compute @workgroup_size(64)
 fn max_backward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * IN_HEIGHT * IN_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
     let y = element / IN_WIDTH % IN_HEIGHT + PAD_HEIGHT;
     let x = element % IN_WIDTH + PAD_WIDTH;
     let rows = covering(y, KERNEL_HEIGHT, STRIDE_HEIGHT, OUT_HEIGHT);
@@ -95,7 +98,7 @@ fn max_backward(@builtin(global_invocation_id) id: vec3<u32>) {
             }
         }
     }
-    input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
+    input_grad[(id.z * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
 }
 
 // The cells of the window at `at`, in one dimension: within the input, or within its padding too.
@@ -110,12 +113,13 @@ fn cells(at: u32, kernel: u32, stride: u32, pad: u32, size: u32) -> f32 {
 
 @compute @workgroup_size(64)
 fn average_forward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * OUT_HEIGHT * OUT_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
     let oy = element / OUT_WIDTH % OUT_HEIGHT;
     let ox = element % OUT_WIDTH;
     var sum = 0.0;
@@ -130,17 +134,18 @@ fn average_forward(@builtin(global_invocation_id) id: vec3<u32>) {
     }
     let area = cells(oy, KERNEL_HEIGHT, STRIDE_HEIGHT, PAD_HEIGHT, IN_HEIGHT)
         * cells(ox, KERNEL_WIDTH, STRIDE_WIDTH, PAD_WIDTH, IN_WIDTH);
-    output[(id.y * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] = sum / area;
+    output[(id.z * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] = sum / area;
 }
 
 @compute @workgroup_size(64)
 fn average_backward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * IN_HEIGHT * IN_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
     let rows = covering(element / IN_WIDTH % IN_HEIGHT + PAD_HEIGHT, KERNEL_HEIGHT, STRIDE_HEIGHT, OUT_HEIGHT);
     let columns = covering(element % IN_WIDTH + PAD_WIDTH, KERNEL_WIDTH, STRIDE_WIDTH, OUT_WIDTH);
     var sum = 0.0;
@@ -151,7 +156,7 @@ fn average_backward(@builtin(global_invocation_id) id: vec3<u32>) {
             sum += output_grad[((c * OUT_HEIGHT + oy) * OUT_WIDTH + ox) * LANES + lane] / area;
         }
     }
-    input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
+    input_grad[(id.z * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
 }
 
 // The first position, and the one after the last, of adaptive window `at` in one dimension. With the two sizes
@@ -163,12 +168,13 @@ fn adaptive(at: u32, from_size: u32, to_size: u32) -> vec2<u32> {
 
 @compute @workgroup_size(64)
 fn adaptive_forward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * OUT_HEIGHT * OUT_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
     let rows = adaptive(element / OUT_WIDTH % OUT_HEIGHT, IN_HEIGHT, OUT_HEIGHT);
     let columns = adaptive(element % OUT_WIDTH, IN_WIDTH, OUT_WIDTH);
     var sum = 0.0;
@@ -178,17 +184,18 @@ fn adaptive_forward(@builtin(global_invocation_id) id: vec3<u32>) {
         }
     }
     let area = f32((rows.y - rows.x) * (columns.y - columns.x));
-    output[(id.y * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] = sum / area;
+    output[(id.z * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] = sum / area;
 }
 
 @compute @workgroup_size(64)
 fn adaptive_backward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * IN_HEIGHT * IN_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
     let rows = adaptive(element / IN_WIDTH % IN_HEIGHT, OUT_HEIGHT, IN_HEIGHT);
     let columns = adaptive(element % IN_WIDTH, OUT_WIDTH, IN_WIDTH);
     var sum = 0.0;
@@ -200,31 +207,33 @@ fn adaptive_backward(@builtin(global_invocation_id) id: vec3<u32>) {
             sum += output_grad[((c * OUT_HEIGHT + oy) * OUT_WIDTH + ox) * LANES + lane] / area;
         }
     }
-    input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
+    input_grad[(id.z * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
 }
 
 @compute @workgroup_size(64)
 fn upsample_forward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * OUT_HEIGHT * OUT_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (OUT_HEIGHT * OUT_WIDTH);
     let y = element / OUT_WIDTH % OUT_HEIGHT / STRIDE_HEIGHT;
     let x = element % OUT_WIDTH / STRIDE_WIDTH;
-    output[(id.y * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] =
+    output[(id.z * CHANNELS * OUT_HEIGHT * OUT_WIDTH + element) * LANES + lane] =
         input[((c * IN_HEIGHT + y) * IN_WIDTH + x) * LANES + lane];
 }
 
 @compute @workgroup_size(64)
 fn upsample_backward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let element = id.x / LANES;
+    let invocation = id.y * ROW + id.x;
+    let element = invocation / LANES;
     if (element >= CHANNELS * IN_HEIGHT * IN_WIDTH) {
         return;
     }
-    let lane = id.x % LANES;
-    let c = id.y * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
+    let lane = invocation % LANES;
+    let c = id.z * CHANNELS + element / (IN_HEIGHT * IN_WIDTH);
     let top = element / IN_WIDTH % IN_HEIGHT * STRIDE_HEIGHT;
     let left = element % IN_WIDTH * STRIDE_WIDTH;
     var sum = 0.0;
@@ -233,5 +242,5 @@ fn upsample_backward(@builtin(global_invocation_id) id: vec3<u32>) {
             sum += output_grad[((c * OUT_HEIGHT + y) * OUT_WIDTH + x) * LANES + lane];
         }
     }
-    input_grad[(id.y * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
+    input_grad[(id.z * CHANNELS * IN_HEIGHT * IN_WIDTH + element) * LANES + lane] = sum;
 }

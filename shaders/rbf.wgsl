@@ -16,6 +16,7 @@ override INPUTS: u32;
 override OUTPUTS: u32;
 override BLOCKS: u32;      // blocks of 16 images in the batch
 override SPLITS: u32;      // partial sums of `weight_gradient`
+override ROW: u32;         // invocations in one row of the grid
 
 override QUADS = BLOCKS * 4;       // of images
 override INPUT_TILES = (INPUTS + 3) / 4;
@@ -57,8 +58,9 @@ fn distance4(x: mat4x4<f32>, w: vec4<f32>) -> vec4<f32> {
 
 @compute @workgroup_size(64)
 fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
-    let quad = id.x % QUADS;
-    let first = id.x / QUADS * 4u;
+    let invocation = id.y * ROW + id.x;
+    let quad = invocation % QUADS;
+    let first = invocation / QUADS * 4u;
     if (first >= OUTPUTS) {
         return;
     }
@@ -97,8 +99,9 @@ fn forward(@builtin(global_invocation_id) id: vec3<u32>) {
 
 @compute @workgroup_size(64)
 fn input_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    let quad = id.x % QUADS;
-    let first = id.x / QUADS * 4u;
+    let invocation = id.y * ROW + id.x;
+    let quad = invocation % QUADS;
+    let first = invocation / QUADS * 4u;
     if (first >= INPUTS) {
         return;
     }
@@ -142,9 +145,10 @@ fn store_weight_grad(at: u32, columns: u32, value: vec4<f32>) {
 
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    let first_input = id.x % INPUT_TILES * 4u;
-    let first_output = id.x / INPUT_TILES % OUTPUT_TILES * 4u;
-    let split = id.x / (INPUT_TILES * OUTPUT_TILES);
+    let invocation = id.y * ROW + id.x;
+    let first_input = invocation % INPUT_TILES * 4u;
+    let first_output = invocation / INPUT_TILES % OUTPUT_TILES * 4u;
+    let split = invocation / (INPUT_TILES * OUTPUT_TILES);
     if (split >= SPLITS) {
         return;
     }

@@ -1,6 +1,7 @@
 //! A plan with its backend: data goes in, and predictions, metrics and parameters come out.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,16 +53,37 @@ fn packed(bytes: &[u8]) -> Cow<'_, [u32]> {
     bytes.chunks(4).map(word).collect()
 }
 
+fn readbacks(chunks: Vec<(usize, Readback)>) -> Vec<Readback> {
+    chunks.into_iter().map(|(_, readback)| readback).collect()
+}
+
+/// A data set that is streamed, in the order in which its images are taken.
+struct Source {
+    set: Arc<Dataset>,
+    order: Vec<u32>,
+    /// Whether the next part goes into the second half.
+    second: bool,
+}
+
+impl Source {
+    fn new(set: Arc<Dataset>) -> Source {
+        let order = (0..set.len() as u32).collect();
+        Source { set, order, second: false }
+    }
+}
+
 /// A plan with its backend: everything but the training loop.
 pub struct Session {
     pub(crate) plan: Plan,
     pub(crate) backend: Backend,
+    /// The data sets of training and evaluation, where they are streamed.
+    sources: [Option<Source>; 2],
 }
 
 impl Session {
     /// Ties a plan to the backend that holds its buffers.
     pub fn new(plan: Plan, backend: Backend) -> Session {
-        Session { plan, backend }
+        Session { plan, backend, sources: [None, None] }
     }
 
     /// The plan.
@@ -103,45 +125,146 @@ impl Session {
         Answer::new(vec![self.backend.read(range)], Vec::new(), |all, words| *all = bytemuck::cast_vec(words))
     }
 
-    pub(crate) fn upload(&mut self, to: Data, data: &Dataset) -> Result<()> {
-        self.backend.write(to.images, &packed(&data.images))?;
-        self.backend.write(to.labels, &packed(&data.labels))
+    fn data(&self, phase: Phase) -> Data {
+        match phase {
+            Phase::Evaluate => self.plan.eval_data,
+            _ => self.plan.train_data,
+        }
     }
 
-    /// Puts the training data in place; at most as many images as the plan was made for.
+    fn upload(&mut self, to: Data, set: &Dataset) -> Result<()> {
+        self.backend.write(to.images, &packed(&set.images))?;
+        self.backend.write(to.labels, &packed(&set.labels))
+    }
+
+    fn put(&mut self, phase: Phase, set: &Dataset, shared: Option<&Arc<Dataset>>) -> Result<()> {
+        self.plan.network.check_data([set.channels, set.height, set.width], set.classes, set.label_size)?;
+        let data = self.data(phase);
+        let most = match phase {
+            Phase::Evaluate => self.plan.options.eval_images,
+            _ => self.plan.options.train_images,
+        };
+        if set.len() > most {
+            let what = format!("{} images are more than the {most} that the plan was made for", set.len());
+            return Err(Error::Settings(what));
+        }
+        let source = &mut self.sources[phase as usize];
+        match (data.half, shared) {
+            (None, _) => {
+                *source = None;
+                self.upload(data, set)
+            }
+            (Some(_), Some(shared)) => {
+                *source = Some(Source::new(shared.clone()));
+                Ok(())
+            }
+            (Some(_), None) => {
+                *source = Some(Source::new(Arc::new(set.clone())));
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the training data in place; at most as many images as the plan was made for. Of a plan that streams it, a
+    /// copy is kept.
     ///
     /// # Errors
     /// [`Error::Network`] when the data is not what the network takes, [`Error::Settings`] when it is too much.
     pub fn set_training(&mut self, data: &Dataset) -> Result<()> {
-        self.plan.network.check_data(
-            [data.channels, data.height, data.width],
-            data.classes,
-            data.label_size,
-        )?;
-        self.upload(self.plan.train_data, data)
+        self.put(Phase::Train, data, None)
     }
 
-    /// Puts the evaluation data in place; at most as many images as the plan was made for.
+    /// Puts the evaluation data in place; at most as many images as the plan was made for. Of a plan that streams it, a
+    /// copy is kept.
+    ///
+    /// # Errors
+    /// As [`Session::set_training`].
     pub fn set_evaluation(&mut self, data: &Dataset) -> Result<()> {
-        self.plan.network.check_data(
-            [data.channels, data.height, data.width],
-            data.classes,
-            data.label_size,
-        )?;
-        self.upload(self.plan.eval_data, data)
+        self.put(Phase::Evaluate, data, None)
     }
 
-    /// Runs steps in chunks that fit the metrics ring, each with its read-back.
-    pub(crate) fn queue(&mut self, phase: Phase, steps: &mut [Step]) -> Result<Vec<Readback>> {
-        let chunk = self.backend.most_steps().min(RING);
+    /// As [`Session::set_training`] and [`Session::set_evaluation`], without a copy.
+    ///
+    /// # Errors
+    /// As [`Session::set_training`].
+    pub fn share(&mut self, training: &Arc<Dataset>, evaluation: &Arc<Dataset>) -> Result<()> {
+        self.put(Phase::Train, training, Some(training))?;
+        self.put(Phase::Evaluate, evaluation, Some(evaluation))
+    }
+
+    /// The order in which the training data is taken from now on, a permutation of its images.
+    ///
+    /// # Errors
+    /// [`Error::Settings`] when it is longer than the plan was made for, or names an image that is not there.
+    pub fn set_order(&mut self, order: Vec<u32>) -> Result<()> {
+        match &mut self.sources[Phase::Train as usize] {
+            None => self.backend.write(self.plan.train_data.order, &order),
+            Some(source) => {
+                let images = source.set.len();
+                if order.len() > images || order.iter().any(|&image| image as usize >= images) {
+                    return Err(Error::Settings(format!("the order is not one of {images} images")));
+                }
+                source.order = order;
+                Ok(())
+            }
+        }
+    }
+
+    /// Gathers the images of some steps, as many as fit, into the half of the window that is not in use, and points the
+    /// steps there. Gives the steps that fit. The write is queued behind the steps that read the half before.
+    fn feed(&mut self, phase: Phase, steps: &mut [Step]) -> Result<usize> {
+        let data = self.data(phase);
+        let (Some(half), Some(source)) = (data.half, self.sources.get_mut(phase as usize)) else {
+            return Ok(steps.len());
+        };
+        let Some(source) = source else {
+            return Err(Error::Settings("there is no data set to stream from".into()));
+        };
+        let set = &*source.set;
+        let (pixels, places) = (set.pixels(), set.labels_per_image());
+        let count = (half / self.plan.options.batch).min(steps.len());
+        let first = if source.second { half } else { 0 };
+        source.second = !source.second;
+        let (mut images, mut labels, mut names) = (Vec::new(), Vec::new(), Vec::new());
+        for step in &mut steps[..count] {
+            let taken = &source.order[step.cursor as usize..][..step.count as usize];
+            step.cursor = (first + names.len()) as u32;
+            for &image in taken {
+                let image = image as usize;
+                images.extend_from_slice(&set.images[image * pixels..][..pixels]);
+                labels.extend_from_slice(&set.labels[image * places..][..places]);
+            }
+            names.extend_from_slice(taken);
+        }
+        // Halves are whole blocks of sixteen images: they begin and end at words.
+        let part = |range: Range, at: usize, len: usize| Range { start: range.start + at, len, ..range };
+        images.resize(images.len().next_multiple_of(4), 0);
+        labels.resize(labels.len().next_multiple_of(4), 0);
+        let of_images = part(data.images, first * pixels / 4, half * pixels / 4);
+        let of_labels = part(data.labels, first * places / 4, half * places / 4);
+        let of_names = part(data.order, 2 * half + first, half);
+        self.backend.write(of_images, &packed(&images))?;
+        self.backend.write(of_labels, &packed(&labels))?;
+        self.backend.write(of_names, &names)?;
+        Ok(count)
+    }
+
+    /// Runs steps in chunks that fit the metrics ring and a streamed set's window; gives the steps of each, with the
+    /// read-back of their records.
+    pub(crate) fn queue(&mut self, phase: Phase, mut steps: &mut [Step]) -> Result<Vec<(usize, Readback)>> {
+        let most = self.backend.most_steps().min(RING);
         let mut readbacks = Vec::new();
-        for steps in steps.chunks_mut(chunk) {
-            for (slot, step) in steps.iter_mut().enumerate() {
+        while !steps.is_empty() {
+            let chunk = most.min(steps.len());
+            let chunk = self.feed(phase, &mut steps[..chunk])?;
+            let (now, later) = std::mem::take(&mut steps).split_at_mut(chunk);
+            steps = later;
+            for (slot, step) in now.iter_mut().enumerate() {
                 step.slot = slot as u32;
             }
-            self.backend.run(phase, steps)?;
-            let records = Range { len: steps.len() * RECORD, ..self.plan.metrics };
-            readbacks.push(self.backend.read(records));
+            self.backend.run(phase, now)?;
+            let records = Range { len: now.len() * RECORD, ..self.plan.metrics };
+            readbacks.push((now.len(), self.backend.read(records)));
         }
         Ok(readbacks)
     }
@@ -170,7 +293,7 @@ impl Session {
         }
         let mut steps = self.evaluation_steps(0..images);
         match self.queue(Phase::Evaluate, &mut steps) {
-            Ok(readbacks) => Answer::new(readbacks, Metrics::default(), |metrics, words| {
+            Ok(chunks) => Answer::new(readbacks(chunks), Metrics::default(), |metrics, words| {
                 words.chunks_exact(RECORD).for_each(|record| metrics.add(record));
             }),
             Err(error) => Answer::failed(error),

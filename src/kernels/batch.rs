@@ -2,7 +2,7 @@
 
 use super::augment::Augment;
 use super::shaders::batch as shader;
-use super::{LANES, Launch, Range, WORKGROUP, blocks};
+use super::{LANES, Launch, Range, blocks, over_blocks};
 use crate::error::Result;
 
 /// Shapes and normalisation of the gather, and what it does to the pictures.
@@ -48,27 +48,35 @@ impl Geometry {
     /// # Errors
     /// [`Error::Settings`](crate::Error::Settings) when a setting of the augmentation is out of range.
     pub fn gather(self, buffers: Buffers) -> Result<Launch> {
+        self.gather_window(buffers, 0)
+    }
+
+    /// As [`Geometry::gather`], of a window of a data set: the order has places in it, and from `names` on the indices
+    /// in the data set of the images there, by which they are distorted.
+    ///
+    /// # Errors
+    /// As [`Geometry::gather`].
+    pub fn gather_window(self, buffers: Buffers, names: usize) -> Result<Launch> {
         let Geometry { channels, height, width, pad, mean, deviation, batch, augment } = self;
         let Buffers { images, order, output } = buffers;
         let features = self.features();
         let pixels = (batch * channels * height * width) as u64;
-        let grid = |invocations: usize| [(invocations * LANES).div_ceil(WORKGROUP), blocks(batch), 1];
+        let grid = |invocations: usize| over_blocks(invocations * LANES, blocks(batch));
         let launch = match augment.filter(|augment| !augment.is_none()) {
             None => {
-                let constants = shader::gather::Constants { channels, height, width, pad, mean, deviation };
+                let (grid, row) = grid(features);
+                let constants =
+                    shader::gather::Constants { channels, height, width, pad, mean, deviation, row };
                 let bindings = shader::gather::Bindings { images, order, output };
-                shader::gather::launch(constants, bindings, grid(features), 3 * pixels)?
+                shader::gather::launch(constants, bindings, grid, 3 * pixels)?
             }
             Some(augment) => {
                 augment.check()?;
                 let tiles = (width + 2 * pad).div_ceil(TILE) * (height + 2 * pad);
+                let (grid, row) = grid(tiles);
+                let constants = shader::Constants { names, row, ..self.distortion(augment) };
                 let bindings = shader::augment::Bindings { images, order, output };
-                shader::augment::launch(
-                    self.distortion(augment),
-                    bindings,
-                    grid(tiles),
-                    flop(augment) * pixels,
-                )?
+                shader::augment::launch(constants, bindings, grid, flop(augment) * pixels)?
             }
         };
         Ok(launch.with_bytes(pixels + 4 * (features * blocks(batch) * LANES + batch) as u64))
@@ -93,6 +101,8 @@ impl Geometry {
             noise,
             cutout: cutout as usize,
             flip,
+            names: 0,
+            row: 0,
         }
     }
 }

@@ -179,6 +179,13 @@ impl<'a> Slots<'a> {
     }
 }
 
+/// A grid for so many invocations in each of some blocks of images, which are its layers; and the invocations that one
+/// of its rows covers.
+pub(crate) fn over_blocks(invocations: usize, blocks: usize) -> ([usize; 3], usize) {
+    let ([across, down, _], row) = elementwise(invocations);
+    ([across, down, blocks], row)
+}
+
 /// A grid for elementwise work, and the elements that one of its rows covers.
 pub(crate) fn elementwise(elements: usize) -> ([usize; 3], usize) {
     let groups = elements.div_ceil(super::WORKGROUP);

@@ -1,7 +1,7 @@
 //! `shaders/lrn.wgsl`: local response normalisation across channels, and its gradient.
 
 use super::shaders::lrn as shader;
-use super::{LANES, Launch, Range, WORKGROUP, blocks};
+use super::{LANES, Launch, Range, blocks, over_blocks};
 use crate::error::{Error, Result};
 
 /// Shapes and settings of the normalisation; PyTorch's definitions and defaults.
@@ -44,13 +44,10 @@ impl Geometry {
         Ok(())
     }
 
-    fn constants(&self) -> shader::Constants {
+    fn shape(&self) -> (shader::Constants, [usize; 3]) {
         let Geometry { channels, positions, size, alpha, beta, k, .. } = *self;
-        shader::Constants { channels, positions, size, alpha, beta, k }
-    }
-
-    fn grid(&self) -> [usize; 3] {
-        [(self.channels * self.positions * LANES).div_ceil(WORKGROUP), blocks(self.batch), 1]
+        let (grid, row) = over_blocks(channels * positions * LANES, blocks(self.batch));
+        (shader::Constants { channels, positions, size, alpha, beta, k, row }, grid)
     }
 
     /// Of so many operations an element.
@@ -65,7 +62,8 @@ impl Geometry {
     pub fn forward(self, input: Range, output: Range) -> Result<Launch> {
         self.check()?;
         let bindings = shader::forward::Bindings { input, output };
-        shader::forward::launch(self.constants(), bindings, self.grid(), self.flop(2 * self.size + 4))
+        let (constants, grid) = self.shape();
+        shader::forward::launch(constants, bindings, grid, self.flop(2 * self.size + 4))
     }
 
     /// The gradient of the input.
@@ -76,6 +74,7 @@ impl Geometry {
         self.check()?;
         let bindings = shader::backward::Bindings { input, output_grad, input_grad };
         let flop = self.flop(self.size * (2 * self.size + 7) + 3);
-        shader::backward::launch(self.constants(), bindings, self.grid(), flop)
+        let (constants, grid) = self.shape();
+        shader::backward::launch(constants, bindings, grid, flop)
     }
 }

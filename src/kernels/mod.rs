@@ -30,7 +30,7 @@ pub mod shaders;
 pub mod squared_error;
 
 pub use launch::{BufferId, Constants, Launch, Range, Slots, Step};
-pub(crate) use launch::{Slot, elementwise};
+pub(crate) use launch::{Slot, elementwise, over_blocks};
 pub use shaders::SHADERS;
 
 use crate::network::Activation;

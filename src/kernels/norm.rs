@@ -4,7 +4,7 @@ pub use super::Gradients;
 
 use super::activation::Activation;
 use super::shaders::norm as shader;
-use super::{LANES, Launch, Range, WORKGROUP, blocks, fused, padded};
+use super::{LANES, Launch, Range, WORKGROUP, blocks, fused, over_blocks, padded};
 use crate::error::Result;
 
 /// What a channel is normalised by.
@@ -96,6 +96,7 @@ impl Geometry {
             blocks: blocks(self.batch),
             splits: self.splits(),
             segments: self.segments(),
+            row: self.grid().1,
         }
     }
 
@@ -103,10 +104,10 @@ impl Geometry {
         (self.channels * self.positions * self.batch) as u64
     }
 
-    /// The grid of launches over elements.
-    fn grid(&self) -> [usize; 3] {
+    /// The grid of launches over elements, and the invocations of a row of it.
+    fn grid(&self) -> ([usize; 3], usize) {
         let tiles = self.channels * self.positions.div_ceil(8);
-        [(tiles * LANES).div_ceil(WORKGROUP), blocks(self.batch), 1]
+        over_blocks(tiles * LANES, blocks(self.batch))
     }
 
     /// Where the mean and the spread of a channel come from; the affine map reads neither.
@@ -148,7 +149,7 @@ impl Geometry {
         let [mean, spread] = self.normal(&b);
         let Buffers { input, weight, bias, output, .. } = b;
         let bindings = shader::forward::Bindings { input, weight, bias, mean, spread, output };
-        shader::forward::launch(self.constants(), bindings, self.grid(), 3 * self.elements())
+        shader::forward::launch(self.constants(), bindings, self.grid().0, 3 * self.elements())
     }
 
     /// The partial sums of the gradients of weight and bias.
@@ -175,7 +176,12 @@ impl Geometry {
             let [_, spread] = self.normal(&b);
             let bindings =
                 shader::scaled_gradient::Bindings { weight, spread, activated, output_grad, input_grad };
-            return shader::scaled_gradient::launch(self.constants(), bindings, self.grid(), self.elements());
+            return shader::scaled_gradient::launch(
+                self.constants(),
+                bindings,
+                self.grid().0,
+                self.elements(),
+            );
         }
         let bindings = shader::input_gradient::Bindings {
             input,
@@ -187,6 +193,6 @@ impl Geometry {
             bias_sums: g.bias,
             input_grad,
         };
-        shader::input_gradient::launch(self.constants(), bindings, self.grid(), 6 * self.elements())
+        shader::input_gradient::launch(self.constants(), bindings, self.grid().0, 6 * self.elements())
     }
 }

@@ -1,7 +1,7 @@
 //! `shaders/pool2d.wgsl`: the maximum or the mean of each window, upsampling, and their gradients.
 
 use super::shaders::pool2d as shader;
-use super::{LANES, Launch, Range, WORKGROUP, blocks};
+use super::{LANES, Launch, Range, blocks, over_blocks};
 use crate::error::Result;
 
 /// Shapes of a pooling layer; pairs are (rows, columns).
@@ -48,8 +48,11 @@ impl Geometry {
         Geometry { channels, in_size, out_size, kernel, stride: factor, pad, count_pad: false, batch }
     }
 
-    fn constants(&self) -> shader::Constants {
-        shader::Constants {
+    /// The constants and the grid of launches over a plane of this size.
+    fn shape(&self, size: [usize; 2]) -> (shader::Constants, [usize; 3]) {
+        let invocations = self.channels * size[0] * size[1] * LANES;
+        let (grid, row) = over_blocks(invocations, blocks(self.batch));
+        let constants = shader::Constants {
             channels: self.channels,
             in_height: self.in_size[0],
             in_width: self.in_size[1],
@@ -62,11 +65,9 @@ impl Geometry {
             pad_height: self.pad[0],
             pad_width: self.pad[1],
             count_pad: self.count_pad,
-        }
-    }
-
-    fn grid(&self, size: [usize; 2]) -> [usize; 3] {
-        [(self.channels * size[0] * size[1] * LANES).div_ceil(WORKGROUP), blocks(self.batch), 1]
+            row,
+        };
+        (constants, grid)
     }
 
     fn flop(&self) -> u64 {
@@ -77,49 +78,57 @@ impl Geometry {
     /// The maximum of each window, and the place in the window where it was first found.
     pub fn max_forward(self, input: Range, output: Range, winner: Range) -> Result<Launch> {
         let bindings = shader::max_forward::Bindings { input, output, winner };
-        shader::max_forward::launch(self.constants(), bindings, self.grid(self.out_size), self.flop())
+        let (constants, grid) = self.shape(self.out_size);
+        shader::max_forward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The gradient of a maximum's input.
     pub fn max_backward(self, output_grad: Range, winner: Range, input_grad: Range) -> Result<Launch> {
         let bindings = shader::max_backward::Bindings { output_grad, won: winner, input_grad };
-        shader::max_backward::launch(self.constants(), bindings, self.grid(self.in_size), self.flop())
+        let (constants, grid) = self.shape(self.in_size);
+        shader::max_backward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The mean of each window.
     pub fn average_forward(self, input: Range, output: Range) -> Result<Launch> {
         let bindings = shader::average_forward::Bindings { input, output };
-        shader::average_forward::launch(self.constants(), bindings, self.grid(self.out_size), self.flop())
+        let (constants, grid) = self.shape(self.out_size);
+        shader::average_forward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The gradient of a mean's input.
     pub fn average_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
         let bindings = shader::average_backward::Bindings { output_grad, input_grad };
-        shader::average_backward::launch(self.constants(), bindings, self.grid(self.in_size), self.flop())
+        let (constants, grid) = self.shape(self.in_size);
+        shader::average_backward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The mean of each adaptive window.
     pub fn adaptive_forward(self, input: Range, output: Range) -> Result<Launch> {
         let bindings = shader::adaptive_forward::Bindings { input, output };
-        shader::adaptive_forward::launch(self.constants(), bindings, self.grid(self.out_size), self.flop())
+        let (constants, grid) = self.shape(self.out_size);
+        shader::adaptive_forward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The gradient of an adaptive mean's input.
     pub fn adaptive_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
         let bindings = shader::adaptive_backward::Bindings { output_grad, input_grad };
-        shader::adaptive_backward::launch(self.constants(), bindings, self.grid(self.in_size), self.flop())
+        let (constants, grid) = self.shape(self.in_size);
+        shader::adaptive_backward::launch(constants, bindings, grid, self.flop())
     }
 
     /// Copies of each pixel, as many as the stride.
     pub fn upsample_forward(self, input: Range, output: Range) -> Result<Launch> {
         let bindings = shader::upsample_forward::Bindings { input, output };
-        shader::upsample_forward::launch(self.constants(), bindings, self.grid(self.out_size), self.flop())
+        let (constants, grid) = self.shape(self.out_size);
+        shader::upsample_forward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The gradient of an upsampling's input: the sum of its copies' gradients.
     pub fn upsample_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
         let bindings = shader::upsample_backward::Bindings { output_grad, input_grad };
-        shader::upsample_backward::launch(self.constants(), bindings, self.grid(self.in_size), self.flop())
+        let (constants, grid) = self.shape(self.in_size);
+        shader::upsample_backward::launch(constants, bindings, grid, self.flop())
     }
 }
 

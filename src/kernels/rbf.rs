@@ -3,7 +3,7 @@
 pub use super::Gradients;
 
 use super::shaders::rbf as shader;
-use super::{Launch, Range, WORKGROUP, blocks};
+use super::{Launch, Range, blocks, elementwise};
 use crate::error::Result;
 
 /// Shapes of a layer of units.
@@ -45,9 +45,12 @@ impl Geometry {
         (self.fill / self.weight_tiles()).clamp(1, blocks(self.batch))
     }
 
-    fn constants(&self) -> shader::Constants {
+    /// The constants and the grid of so many invocations.
+    fn shape(&self, invocations: usize) -> (shader::Constants, [usize; 3]) {
         let Geometry { inputs, outputs, .. } = *self;
-        shader::Constants { inputs, outputs, blocks: blocks(self.batch), splits: self.splits() }
+        let (grid, row) = elementwise(invocations);
+        let (blocks, splits) = (blocks(self.batch), self.splits());
+        (shader::Constants { inputs, outputs, blocks, splits, row }, grid)
     }
 
     /// A difference, a product, a sum.
@@ -59,28 +62,23 @@ impl Geometry {
     pub fn forward(self, b: Buffers) -> Result<Launch> {
         let Buffers { input, weight, output } = b;
         let bindings = shader::forward::Bindings { input, weight, output };
-        let invocations = 4 * blocks(self.batch) * self.outputs.div_ceil(4);
-        shader::forward::launch(self.constants(), bindings, grid(invocations), self.flop())
+        let (constants, grid) = self.shape(4 * blocks(self.batch) * self.outputs.div_ceil(4));
+        shader::forward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, output_grad: Range, input_grad: Range) -> Result<Launch> {
         let Buffers { input, weight, .. } = b;
         let bindings = shader::input_gradient::Bindings { input, weight, output_grad, input_grad };
-        let invocations = 4 * blocks(self.batch) * self.inputs.div_ceil(4);
-        shader::input_gradient::launch(self.constants(), bindings, grid(invocations), self.flop())
+        let (constants, grid) = self.shape(4 * blocks(self.batch) * self.inputs.div_ceil(4));
+        shader::input_gradient::launch(constants, bindings, grid, self.flop())
     }
 
     /// The partial sums of the codes' gradient: [`Geometry::splits`] times `padded(weights)`.
     pub fn weight_gradient(self, b: Buffers, output_grad: Range, weight_grad: Range) -> Result<Launch> {
         let Buffers { input, weight, .. } = b;
         let bindings = shader::weight_gradient::Bindings { input, weight, output_grad, weight_grad };
-        let invocations = self.splits() * self.weight_tiles();
-        shader::weight_gradient::launch(self.constants(), bindings, grid(invocations), self.flop())
+        let (constants, grid) = self.shape(self.splits() * self.weight_tiles());
+        shader::weight_gradient::launch(constants, bindings, grid, self.flop())
     }
-}
-
-/// The grid of so many invocations.
-fn grid(invocations: usize) -> [usize; 3] {
-    [invocations.div_ceil(WORKGROUP), 1, 1]
 }

@@ -156,8 +156,10 @@ impl<'a> Layout<'a> {
         let mut program = Program::default();
         let (input, positions) = (network.input, logits.height * logits.width);
         let pixels = input.channels * input.height * input.width;
+        // Whole blocks, so that halves begin at whole words.
+        let half = options.stream.map(|steps| (steps * batch).next_multiple_of(LANES));
         let data = [("train", train_images), ("eval", eval_images), ("predict", batch)]
-            .map(|(name, images)| program.add_data(name, images, pixels, positions));
+            .map(|(name, images)| program.add_data(name, images, [pixels, positions], half));
         let metrics = program.add("metrics", RING * loss::RECORD + optimizer::STATUS);
         let row_results = program.add("rows", 2 * rows * positions);
 
@@ -238,8 +240,9 @@ impl<'a> Layout<'a> {
     ) -> Result<Vec<Launch>> {
         let mut launches = Vec::new();
         if let Some(source) = source {
-            let Data { images, order, .. } = self.data(phase);
-            launches.push(source.gather(batch::Buffers { images, order, output: self.values[0] })?);
+            let Data { images, order, half, .. } = self.data(phase);
+            let buffers = batch::Buffers { images, order, output: self.values[0] };
+            launches.push(source.gather_window(buffers, half.map_or(0, |half| 2 * half))?);
         }
         // What only training does leaves its output where its input lies.
         let mut values = self.values.clone();

@@ -80,6 +80,9 @@ pub struct Options {
     pub train_images: usize,
     /// Images of the evaluation data.
     pub eval_images: usize,
+    /// Whether data sets are streamed, and in how many steps' pictures at a time: their buffers then hold two such
+    /// parts. Without, they lie on the device as a whole. The bits of a run are the same.
+    pub stream: Option<usize>,
     /// How the training pictures are distorted.
     pub augment: Augment,
     /// Whether layers are fused into common launches; without, each layer has its own.
@@ -102,6 +105,7 @@ impl Default for Options {
             smoothing: 0.0,
             train_images: 1,
             eval_images: 1,
+            stream: None,
             augment: Augment::NONE,
             fuse: true,
             reuse: true,
@@ -171,18 +175,38 @@ impl Plan {
         Plan::within(network, options, Memory::UNBOUNDED)
     }
 
-    /// Compiles `network` for a device that holds so much; nothing is allocated.
+    /// Compiles `network` for a device that holds so much; nothing is allocated. Data sets that do not fit are streamed,
+    /// unless [`Options::stream`] says how they are anyway.
     ///
     /// # Errors
     /// As [`Plan::new`]; [`Error::Limit`] also when the buffers need more than the device holds.
     pub fn within(network: &Network, options: &Options, memory: Memory) -> Result<Plan> {
-        match compile::compile(network, options).and_then(|plan| plan.program.fits(memory).map(|()| plan)) {
+        let fitting = |options: &Options| {
+            compile::compile(network, options).and_then(|plan| plan.program.fits(memory).map(|()| plan))
+        };
+        let whole = fitting(options);
+        let Err(Error::Limit { .. }) = whole else { return whole };
+        // As many steps at a time as there is room for.
+        let streams = [64, 8, 1].map(|steps| Options { stream: Some(steps), ..options.clone() });
+        let mut found = whole;
+        for options in streams.iter().filter(|_| options.stream.is_none()) {
+            match fitting(options) {
+                Err(Error::Limit { what, needed, allowed }) => {
+                    found = Err(Error::Limit { what, needed, allowed });
+                }
+                other => return other,
+            }
+        }
+        match found {
             Err(Error::Limit { what, needed, allowed }) => {
-                let largest = match Plan::largest_batch(network, options, memory)? {
-                    Some(batch) => format!("the largest that does is {batch}"),
-                    None => "not even one image does".into(),
+                let what = match Plan::largest_batch(network, options, memory)? {
+                    Some(batch) if batch >= options.batch => what,
+                    Some(batch) => format!(
+                        "batch {} does not fit (the largest that does is {batch}): {what}",
+                        options.batch
+                    ),
+                    None => format!("batch {} does not fit (not even one image does): {what}", options.batch),
                 };
-                let what = format!("batch {} does not fit ({largest}): {what}", options.batch);
                 Err(Error::Limit { what, needed, allowed })
             }
             other => other,
@@ -195,8 +219,10 @@ impl Plan {
     /// # Errors
     /// What [`Plan::new`] finds wrong whatever the batch.
     pub fn largest_batch(network: &Network, options: &Options, memory: Memory) -> Result<Option<usize>> {
+        // Where the whole sets fit, so do parts of them.
+        let stream = options.stream.or(Some(1));
         let fits = |batch| {
-            let options = Options { batch, ..options.clone() };
+            let options = Options { batch, stream, ..options.clone() };
             match compile::compile(network, &options).and_then(|plan| plan.program.fits(memory)) {
                 Ok(()) => Ok(true),
                 Err(Error::Limit { .. }) => Ok(false),

@@ -39,8 +39,11 @@ pub struct Data {
     pub images: Range,
     /// Packed labels, four a word.
     pub labels: Range,
-    /// The order in which images are taken.
+    /// The order in which images are taken. Of a streamed set: the window's places in turn, and behind them the indices
+    /// in the data set of what lies there.
     pub order: Range,
+    /// Of a streamed set, whose buffers hold a window of it: the images of one of the window's two halves.
+    pub half: Option<usize>,
 }
 
 /// How much a device holds, in bytes.
@@ -115,13 +118,23 @@ impl Program {
         Range { buffer, start: 0, len }
     }
 
-    pub(super) fn add_data(&mut self, name: &str, images: usize, pixels: usize, labels: usize) -> Data {
-        let order = self.add(format!("{name}.order"), images);
-        self.buffers[order.buffer.0].content = Some((0..images as u32).collect());
+    /// Buffers for a data set, or for a window of one that has more images than twice a half.
+    pub(super) fn add_data(
+        &mut self,
+        name: &str,
+        images: usize,
+        [pixels, labels]: [usize; 2],
+        half: Option<usize>,
+    ) -> Data {
+        let half = half.filter(|half| images > 2 * half);
+        let held = half.map_or(images, |half| 2 * half);
+        let order = self.add(format!("{name}.order"), if half.is_some() { 2 * held } else { held });
+        self.buffers[order.buffer.0].content = Some((0..held as u32).collect());
         Data {
-            images: self.add(format!("{name}.images"), (images * pixels).div_ceil(4)),
-            labels: self.add(format!("{name}.labels"), (images * labels).div_ceil(4)),
+            images: self.add(format!("{name}.images"), (held * pixels).div_ceil(4)),
+            labels: self.add(format!("{name}.labels"), (held * labels).div_ceil(4)),
             order,
+            half,
         }
     }
 }

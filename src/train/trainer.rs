@@ -1,6 +1,7 @@
 //! The training loop, taken apart so that its caller owns it: steps are queued, finished ones are told.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::{Advance, Event, Position, Settings, Snapshot, epoch_order};
 use crate::backend::{Answer, Readback};
@@ -63,10 +64,35 @@ impl Trainer {
     /// # Errors
     /// [`Error::Settings`] and [`Error::Network`] when something is out of range or does not fit together.
     pub fn new(
-        mut session: Session,
+        session: Session,
         settings: Settings,
         train: &Dataset,
         evaluation: &Dataset,
+    ) -> Result<Trainer> {
+        Trainer::begin(session, settings, [train, evaluation], |session| {
+            session.set_training(train)?;
+            session.set_evaluation(evaluation)
+        })
+    }
+
+    /// As [`Trainer::new`], where a plan that streams its data keeps no copy of it.
+    ///
+    /// # Errors
+    /// As [`Trainer::new`].
+    pub fn shared(
+        session: Session,
+        settings: Settings,
+        train: &Arc<Dataset>,
+        evaluation: &Arc<Dataset>,
+    ) -> Result<Trainer> {
+        Trainer::begin(session, settings, [train, evaluation], |session| session.share(train, evaluation))
+    }
+
+    fn begin(
+        mut session: Session,
+        settings: Settings,
+        [train, evaluation]: [&Dataset; 2],
+        put: impl FnOnce(&mut Session) -> Result<()>,
     ) -> Result<Trainer> {
         settings.check()?;
         if train.is_empty() || evaluation.is_empty() {
@@ -81,17 +107,13 @@ impl Trainer {
                 evaluation.len()
             )));
         }
-        let (fuse, reuse, fill) = (made.fuse, made.reuse, made.fill);
+        let (fuse, reuse, fill, stream) = (made.fuse, made.reuse, made.fill, made.stream);
         let same = Trainer::options(&settings, train, evaluation);
-        if (Options { fuse, reuse, fill, train_images, eval_images, ..same }) != *made {
+        if (Options { fuse, reuse, fill, stream, train_images, eval_images, ..same }) != *made {
             return Err(Error::Settings("the plan was made for other settings than the trainer's".into()));
         }
         let network = session.plan.network.clone();
-        for data in [train, evaluation] {
-            network.check_data([data.channels, data.height, data.width], data.classes, data.label_size)?;
-        }
-        session.upload(session.plan.train_data, train)?;
-        session.set_evaluation(evaluation)?;
+        put(&mut session)?;
         let first = network.initial(settings.seed)?;
         session.set_parameters(first.iter().map(Vec::as_slice))?;
         // The session may come from another trainer.
@@ -172,7 +194,7 @@ impl Trainer {
         let epoch = (self.queued / per_epoch) as usize;
         if self.ordered != Some(epoch) {
             let order = epoch_order(self.images, self.settings.seed, epoch, self.settings.shuffle);
-            self.session.backend.write(self.session.plan.train_data.order, &order)?;
+            self.session.set_order(order)?;
             self.ordered = Some(epoch);
         }
         let end = ((epoch as u64 + 1) * per_epoch).min(total);
@@ -196,10 +218,10 @@ impl Trainer {
             })
             .collect();
         let learning_rate = steps.last().map_or(0.0, |step| step.learning_rate);
-        for readback in self.session.queue(Phase::Train, &mut steps)? {
+        for (count, readback) in self.session.queue(Phase::Train, &mut steps)? {
             self.pending.push_back(Pending::Steps { first: self.queued + 1, learning_rate, readback });
+            self.queued += count as u64;
         }
-        self.queued += count;
         if self.queued == end {
             self.evaluating = Some(0);
         }
@@ -212,8 +234,11 @@ impl Trainer {
         let room = self.session.backend.most_steps().min(RING);
         let end = (from + most.min(room).max(1) * self.settings.batch).min(self.eval_images);
         let mut steps = self.session.evaluation_steps(from..end);
-        for readback in self.session.queue(Phase::Evaluate, &mut steps)? {
-            self.pending.push_back(Pending::Evaluation { last: end == self.eval_images, readback });
+        let mut left = steps.len();
+        for (count, readback) in self.session.queue(Phase::Evaluate, &mut steps)? {
+            left -= count;
+            let last = left == 0 && end == self.eval_images;
+            self.pending.push_back(Pending::Evaluation { last, readback });
         }
         self.evaluating = Some(end);
         Ok(steps.len())

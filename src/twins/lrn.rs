@@ -18,13 +18,13 @@ struct Shape {
 }
 
 pub(super) fn forward(c: forward::Constants) -> impl Fn(forward::Buffers<'_>, Step) + Send + Sync {
-    let forward::Constants { channels, positions, size, alpha, beta, k } = c;
+    let forward::Constants { channels, positions, size, alpha, beta, k, .. } = c;
     let g = Shape { channels, positions, size, alpha, beta, k };
     move |b, _| outputs(&g, b)
 }
 
 pub(super) fn backward(c: backward::Constants) -> impl Fn(backward::Buffers<'_>, Step) + Send + Sync {
-    let backward::Constants { channels, positions, size, alpha, beta, k } = c;
+    let backward::Constants { channels, positions, size, alpha, beta, k, .. } = c;
     let g = Shape { channels, positions, size, alpha, beta, k };
     move |b, _| gradients(&g, b)
 }

@@ -29,7 +29,7 @@ impl Device {
     }
 
     /// Opens a device on `adapter` with exactly the default limits, so that a kernel that outgrows them fails
-    /// on every machine and not on a user's only.
+    /// on every machine and not on a user's only; but with buffers and bindings as large as the adapter has them.
     ///
     /// # Errors
     /// [`Error::Device`] when the adapter has less than the default limits or refuses.
@@ -48,7 +48,7 @@ impl Device {
             .request_device(&wgpu::DeviceDescriptor {
                 label: Some("lenet"),
                 required_features: features & adapter.features(),
-                required_limits: wgpu::Limits::default(),
+                required_limits: limits(adapter),
                 ..Default::default()
             })
             .await
@@ -83,7 +83,7 @@ impl Device {
     /// The largest buffer that it binds. WebGPU does not tell how much fits in all.
     pub fn memory(&self) -> Memory {
         let limits = self.device.limits();
-        let buffer = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size);
+        let buffer = limits.max_buffer_size.min(limits.max_storage_buffer_binding_size).min(LARGEST);
         Memory { buffer, ..Memory::UNBOUNDED }
     }
 
@@ -150,6 +150,22 @@ impl Device {
             self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory),
             self.device.push_error_scope(wgpu::ErrorFilter::Validation),
         ])
+    }
+}
+
+/// The largest buffer that is made, in bytes: drivers work out places within one in signed words of 32 bits.
+const LARGEST: u64 = (1 << 31) - 4;
+
+/// What is asked of an adapter: the defaults, but its own largest buffer and storage binding.
+fn limits(adapter: &wgpu::Adapter) -> wgpu::Limits {
+    let own = adapter.limits();
+    let least = wgpu::Limits::default();
+    wgpu::Limits {
+        max_buffer_size: own.max_buffer_size.max(least.max_buffer_size),
+        max_storage_buffer_binding_size: own
+            .max_storage_buffer_binding_size
+            .max(least.max_storage_buffer_binding_size),
+        ..least
     }
 }
 

@@ -4,6 +4,7 @@ mod job;
 mod resume;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use lenet::data;
@@ -83,10 +84,17 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     let options = Trainer::options(&record.training, &train, &evaluation);
     let plan = chosen.plan(&network, &options)?;
     say(&chosen.line);
+    if let Some(steps) = plan.options.stream {
+        say(&format!(
+            "the data does not fit the device: it is streamed, {} at a time",
+            if steps == 1 { "a step".into() } else { format!("{steps} steps") }
+        ));
+    }
     changes.iter().chain(init.iter().flat_map(|init| &init.told)).for_each(|line| say(line));
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;
-    let mut trainer = Trainer::new(session, record.training.clone(), &train, &evaluation)?;
+    let (train, evaluation) = (Arc::new(train), Arc::new(evaluation));
+    let mut trainer = Trainer::shared(session, record.training.clone(), &train, &evaluation)?;
     if let Some(init) = &init {
         init.put(&mut trainer)?;
     }
@@ -130,7 +138,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     if !goes_on {
         job.save(&mut trainer, false)?;
     }
-    // The trainer has its own copies.
+    // What is not streamed lies on the device.
     drop((train, evaluation, init));
     job.start(&trainer)?;
     match job.train(&mut trainer) {

@@ -37,6 +37,8 @@ pub(super) struct Distortion {
 /// What happens to one picture in one step.
 struct Fate {
     image: usize,
+    /// Its index in the data set.
+    name: u32,
     /// Where (x, y) of the picture that is seen lies in the stored one: the factors of x, y and 1.
     map: [[f32; 3]; 2],
     /// The corner of the cutout; it may lie before the picture.
@@ -98,8 +100,10 @@ impl Distortion {
         let bytes: &[u8] = bytemuck::cast_slice(images);
         output.par_chunks_mut(features * LANES).enumerate().for_each(|(block, output)| {
             let rows = block * LANES..(step.count as usize).min((block + 1) * LANES);
-            let images: Vec<u32> = rows.map(|row| order[step.cursor as usize + row]).collect();
-            let mut fates: Vec<Fate> = images.iter().map(|&image| self.fate(step.seed, image)).collect();
+            let mut fates: Vec<Fate> = rows
+                .map(|row| step.cursor as usize + row)
+                .map(|at| self.fate(step.seed, order[at] as usize, order[g.names + at]))
+                .collect();
             let mut row = Row::new(g, self.nodes);
             scratch(LANES * (g.height + 2) * (g.width + 2), |quads| {
                 let quads = bytemuck::cast_slice_mut(quads);
@@ -116,11 +120,11 @@ impl Distortion {
         });
     }
 
-    /// What happens to an image, but for its nodes.
-    fn fate(&self, seed: u32, image: u32) -> Fate {
+    /// What happens to an image of this index in the data set, but for its nodes.
+    fn fate(&self, seed: u32, image: usize, name: u32) -> Fate {
         let Constants { shift, rotate, scale, shear, cutout, flip, .. } = self.g;
-        let [x, y, z, w] = random(seed, image, 0, FOR_MAP).map(symmetric);
-        let place = random(seed, image, 0, FOR_PLACE);
+        let [x, y, z, w] = random(seed, name, 0, FOR_MAP).map(symmetric);
+        let place = random(seed, name, 0, FOR_PLACE);
         let size = [self.g.width, self.g.height];
         let center = size.map(|len| (len as f32 - 1.0) / 2.0);
         let (sine, cosine) = (rotate * z).sin_cos();
@@ -133,7 +137,8 @@ impl Distortion {
         let nodes = || vec![[0.0; LANES]; self.details.len()];
         let corner = |word: u32, len: usize| ((word >> 16) * len as u32 / 65536) as i32 - cutout as i32 / 2;
         Fate {
-            image: image as usize,
+            image,
+            name,
             map: [
                 from([(cosine + slope * sine) * along, (sine - slope * cosine) * along], center[0]),
                 from([-sine * factor, cosine * factor], center[1]),
@@ -150,7 +155,7 @@ impl Distortion {
         let along_y = wide_mut::<S>(along_y.as_flattened_mut());
         let details = wide_u32::<S>(self.details.as_flattened());
         for ((x, y), &detail) in along_x.iter_mut().zip(along_y).zip(details) {
-            let words = random_wide(simd, [seed, fate.image as u32], detail, FOR_FIELD);
+            let words = random_wide(simd, [seed, fate.name], detail, FOR_FIELD);
             *x = symmetric_wide(simd, words[0]);
             *y = symmetric_wide(simd, words[1]);
         }
@@ -222,7 +227,7 @@ impl Distortion {
             let sums_d = wide_mut::<S>(sums_d.as_flattened_mut());
             for (tile, &number) in wide_u32::<S>(row.numbers.as_flattened()).iter().enumerate() {
                 let detail = simd.add_u32s(first, number);
-                let words = random_wide(simd, [seed, fate.image as u32], detail, FOR_NOISE);
+                let words = random_wide(simd, [seed, fate.name], detail, FOR_NOISE);
                 sums_a[tile] = bytes_wide(simd, words[0]);
                 sums_b[tile] = bytes_wide(simd, words[1]);
                 sums_c[tile] = bytes_wide(simd, words[2]);

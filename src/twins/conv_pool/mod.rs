@@ -63,7 +63,8 @@ impl Shape {
     fn gather(&self, bytes: bool, pad: usize, mean: f32, deviation: f32) -> Option<Gather> {
         bytes.then(|| {
             let [height, width] = self.in_size.map(|n| n - 2 * pad);
-            Gather::new(Pictures { channels: self.in_channels, height, width, pad, mean, deviation })
+            let channels = self.in_channels;
+            Gather::new(Pictures { channels, height, width, pad, mean, deviation, row: 0 })
         })
     }
 }
