@@ -201,10 +201,12 @@ fn dropped_futures_disturb_nothing() {
     let Some(owned) = owned() else { return };
     let [_, test] = data();
     let mut trainer = trainer(Some(&owned.lent()), 0).expect("a trainer");
+    // Enough that no machine is done with it before it is asked.
+    let many = test.images.repeat(20);
     let (mut notes, mut pending) = (Notes::default(), 0);
     for _ in 0..6 {
         trainer.advance(2).expect("steps");
-        pending += usize::from(touch(trainer.session().predict(&test.images)));
+        pending += usize::from(touch(trainer.session().predict(&many)));
         pending += usize::from(touch(trainer.session().evaluate(test.len())));
         pending += usize::from(touch(trainer.session().parameters()));
         drop(trainer.session().predict(&test.images));

@@ -118,6 +118,17 @@ pub fn automatic(adapters: &[wgpu::Adapter]) -> (Option<&wgpu::Adapter>, String)
             wgpu::DeviceType::IntegratedGpu => "the first integrated GPU; there is no discrete one",
             _ => "the first GPU; there is neither a discrete nor an integrated one",
         };
+        let info = adapter.get_info();
+        let twice = |other: &wgpu::Adapter| {
+            let other = other.get_info();
+            other.backend == wgpu::Backend::Dx12 && other.device == info.device && other.vendor == info.vendor
+        };
+        if info.backend == wgpu::Backend::Vulkan && adapters.iter().any(twice) {
+            return (
+                Some(adapter),
+                format!("{why}; by Vulkan, not by DX12, whose shader compiler may be an old one"),
+            );
+        }
         return (Some(adapter), why.into());
     }
     let why = if let Some(software) = gpu::best(adapters, true) {

@@ -192,17 +192,36 @@ pub fn suffices(adapter: &wgpu::Adapter) -> bool {
 }
 
 /// The best of the adapters that suffice: a discrete GPU before an integrated one before any other; a software
-/// adapter only if it is asked for, and then last.
+/// adapter only if it is asked for, and then last. Of the same kind Vulkan and Metal before DX12, whose old shader
+/// compiler, where no newer one lies beside the program, takes minutes over large register tiles, and any of them before
+/// OpenGL.
 pub fn best(adapters: &[wgpu::Adapter], software: bool) -> Option<&wgpu::Adapter> {
-    let rank = |adapter: &wgpu::Adapter| match adapter.get_info().device_type {
+    let rank = |adapter: &wgpu::Adapter| {
+        let info = adapter.get_info();
+        rank(info.device_type, info.backend)
+    };
+    let usable = |adapter: &&wgpu::Adapter| suffices(adapter) && (software || rank(adapter).0 < SOFTWARE);
+    adapters.iter().filter(usable).min_by_key(|adapter| rank(adapter))
+}
+
+/// The first of [`rank`] for an adapter that runs on the CPU.
+const SOFTWARE: u8 = 4;
+
+/// The order in which adapters are taken, by their kind and then by their API.
+fn rank(kind: wgpu::DeviceType, api: wgpu::Backend) -> (u8, u8) {
+    let by_kind = match kind {
         wgpu::DeviceType::DiscreteGpu => 0,
         wgpu::DeviceType::IntegratedGpu => 1,
         wgpu::DeviceType::VirtualGpu => 2,
         wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
+        wgpu::DeviceType::Cpu => SOFTWARE,
     };
-    let usable = |adapter: &&wgpu::Adapter| suffices(adapter) && (software || rank(adapter) < 4);
-    adapters.iter().filter(usable).min_by_key(|adapter| rank(adapter))
+    let by_api = match api {
+        wgpu::Backend::Vulkan | wgpu::Backend::Metal | wgpu::Backend::BrowserWebGpu => 0,
+        wgpu::Backend::Dx12 => 1,
+        wgpu::Backend::Gl | wgpu::Backend::Noop => 2,
+    };
+    (by_kind, by_api)
 }
 
 pub(super) struct Scopes([wgpu::ErrorScopeGuard; 3]);
@@ -219,5 +238,23 @@ impl Scopes {
         let validation = Box::pin(validation.pop());
         let memory = Box::pin(memory.pop());
         [validation, memory, Box::pin(internal.pop())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_go_before_apis() {
+        use wgpu::Backend::{Dx12, Gl, Metal, Vulkan};
+        use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu};
+        let best = |adapters: &[(wgpu::DeviceType, wgpu::Backend)]| {
+            adapters.iter().copied().min_by_key(|&(kind, api)| rank(kind, api))
+        };
+        assert_eq!(best(&[(DiscreteGpu, Dx12), (DiscreteGpu, Vulkan)]), Some((DiscreteGpu, Vulkan)));
+        assert_eq!(best(&[(IntegratedGpu, Vulkan), (DiscreteGpu, Dx12)]), Some((DiscreteGpu, Dx12)));
+        assert_eq!(best(&[(Cpu, Vulkan), (IntegratedGpu, Gl)]), Some((IntegratedGpu, Gl)));
+        assert_eq!(best(&[(IntegratedGpu, Gl), (IntegratedGpu, Metal)]), Some((IntegratedGpu, Metal)));
     }
 }

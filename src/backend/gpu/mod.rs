@@ -22,6 +22,10 @@ pub use mapping::Mapping;
 /// Steps that one submission may hold.
 pub const STEPS: usize = 256;
 
+/// The most that a submission takes, in seconds by [`Gpu::estimate`]: drivers reset a device that is busy for a second
+/// or two.
+const PATIENCE: f64 = 0.1;
+
 /// Steps lie this far apart in their uniform buffer: WebGPU's strictest alignment of a dynamic offset.
 const STEP_STRIDE: u64 = 256;
 
@@ -31,6 +35,8 @@ struct Dispatch {
     bindings: wgpu::BindGroup,
     grid: [u32; 3],
     reads_step: bool,
+    /// Seconds that it takes at most, by an estimate.
+    seconds: f64,
 }
 
 impl Dispatch {
@@ -42,6 +48,17 @@ impl Dispatch {
         let [x, y, z] = self.grid;
         pass.dispatch_workgroups(x, y, z);
     }
+}
+
+/// Seconds that a launch takes at most: on a discrete GPU at a twentieth of what slow ones of its kind are said to do,
+/// on others at a tenth, on software adapters at what a core or two do. A model, made to be pessimistic.
+fn estimate(device: &Device, launch: &Launch) -> f64 {
+    let (flops, bytes) = match device.device.adapter_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => (100e9, 10e9),
+        wgpu::DeviceType::Cpu => (20e9, 10e9),
+        _ => (30e9, 3e9),
+    };
+    (launch.flop as f64 / flops).max(launch.bytes as f64 / bytes).max(1e-6)
 }
 
 /// A plan on a GPU.
@@ -115,6 +132,7 @@ impl Gpu {
                         bindings: bind(device, layout, launch, &buffers, &steps),
                         grid: launch.grid,
                         reads_step: launch.reads_step(),
+                        seconds: estimate(device, launch),
                     }
                 })
                 .collect()
@@ -167,17 +185,25 @@ impl Gpu {
         let scopes = self.device.scopes();
         for steps in steps.chunks(STEPS) {
             self.upload(steps);
-            let mut encoder = self.device.device.create_command_encoder(&Default::default());
-            let mut pass = encoder.begin_compute_pass(&Default::default());
             let dispatches = self.dispatches(phase);
-            for index in 0..steps.len() {
-                for dispatch in dispatches {
+            let all =
+                (0..steps.len()).flat_map(|index| dispatches.iter().map(move |dispatch| (index, dispatch)));
+            let mut all = all.peekable();
+            while all.peek().is_some() {
+                let mut encoder = self.device.device.create_command_encoder(&Default::default());
+                let mut pass = encoder.begin_compute_pass(&Default::default());
+                let mut seconds = 0.0;
+                // A submission has a launch at least, and no more than the device has patience for.
+                while let Some((index, dispatch)) =
+                    all.next_if(|(_, next)| seconds == 0.0 || seconds + next.seconds <= PATIENCE)
+                {
                     dispatch.record(&mut pass, index);
+                    seconds += dispatch.seconds;
                 }
+                drop(pass);
+                self.device.queue.submit([encoder.finish()]);
             }
-            drop(pass);
             self.dispatched += (steps.len() * dispatches.len()) as u64;
-            self.device.queue.submit([encoder.finish()]);
         }
         self.caught.extend(scopes.pop());
         self.report()
