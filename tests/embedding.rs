@@ -202,7 +202,7 @@ fn dropped_futures_disturb_nothing() {
     let [_, test] = data();
     let mut trainer = trainer(Some(&owned.lent()), 0).expect("a trainer");
     // Enough that no machine is done with it before it is asked.
-    let many = test.images.repeat(20);
+    let many = test.images.repeat(100);
     let (mut notes, mut pending) = (Notes::default(), 0);
     for _ in 0..6 {
         trainer.advance(2).expect("steps");
