@@ -1,12 +1,11 @@
 //! The cases of `shaders/optimizer.wgsl`.
 
-use lenet::kernels::loss::{LOSS_NOT_FINITE, RECORD};
-use lenet::kernels::optimizer;
-use lenet::kernels::optimizer::{GRADIENT_NOT_FINITE, Optimizer, Rule, Segment};
+use crate::check::kernels::*;
+use crate::kernels::loss::{LOSS_NOT_FINITE, RECORD};
+use crate::kernels::optimizer;
+use crate::kernels::optimizer::{GRADIENT_NOT_FINITE, Optimizer, Rule, Segment};
 
-use super::harness::*;
-
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for rule in Rule::ALL {
         let plain = Optimizer { epsilon: 1e-3, ..Optimizer::new(rule) };
@@ -20,21 +19,23 @@ pub fn cases() -> Vec<Case> {
             l1: 0.05,
             ..plain
         };
-        cases.push(case("plain", plain, None, false));
-        cases.push(case("with penalties", penalised, None, false));
-        cases.push(case("with bad gradients", penalised, None, true));
+        cases.push(case("plain", plain, None, false)?);
+        cases.push(case("with penalties", penalised, None, false)?);
+        cases.push(case("with bad gradients", penalised, None, true)?);
         // The gradient's norm is about 15.
-        cases.push(case("clipped", penalised, Some(2.0), false));
+        cases.push(case("clipped", penalised, Some(2.0), false)?);
     }
-    cases.push(case("clipped beyond its norm", Optimizer::new(Rule::Sgd), Some(100.0), false));
-    cases.push(case("clipped with bad gradients", Optimizer::new(Rule::Adam), Some(2.0), true));
-    cases.extend([64, 70, 16_384, 300_000].map(|len| norm(len, false)));
-    cases.push(norm(3000, true));
-    cases
+    cases.push(case("clipped beyond its norm", Optimizer::new(Rule::Sgd), Some(100.0), false)?);
+    cases.push(case("clipped with bad gradients", Optimizer::new(Rule::Adam), Some(2.0), true)?);
+    for len in [64, 70, 16_384, 300_000] {
+        cases.push(norm(len, false)?);
+    }
+    cases.push(norm(3000, true)?);
+    Ok(cases)
 }
 
 /// Sums of the squares of three tensors, of which one is frozen.
-fn norm(len: usize, bad: bool) -> Case {
+fn norm(len: usize, bad: bool) -> Result<Case> {
     let mut case =
         Case::new(format!("square_sums of {len}{}", if bad { " with a gradient too large" } else { "" }));
     let mut random = Random::of(&case.name);
@@ -75,11 +76,11 @@ fn norm(len: usize, bad: bool) -> Case {
         norms,
         positions: 1,
     };
-    case.launch(buffers.square_sums());
-    case
+    case.launch(buffers.square_sums())?;
+    Ok(case)
 }
 
-fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Case {
+fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Result<Case> {
     let mut case = Case::new(format!("{} {what}", settings.rule.name()));
     let mut random = Random::of(&case.name);
     // Length, partial sums, whether it is trained.
@@ -188,14 +189,14 @@ fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: bool) -> Case {
         norms,
     };
     if clip.is_some() {
-        case.launch(buffers.square_sums());
+        case.launch(buffers.square_sums())?;
     }
-    case.launch(settings.launch(buffers, clip));
+    case.launch(settings.launch(buffers, clip))?;
     case.expected = (1..4)
         .flat_map(|slot| {
             let count = (70 + slot as u32) * POSITIONS as u32;
             [(metrics, slot * RECORD + 2, count), (metrics, slot * RECORD + 3, OTHER_FLAG | flags)]
         })
         .collect();
-    case
+    Ok(case)
 }
