@@ -1,78 +1,15 @@
-//! The cases of `shaders/batch.wgsl`, and what its CPU twin does to pictures whose brightness says where they were
-//! sampled.
+//! What the CPU twin of `shaders/batch.wgsl` does to pictures whose brightness says where they were sampled.
 
 use lenet::backend::Backend;
 use lenet::kernels::augment::{Augment, Elastic};
-use lenet::kernels::batch;
+use lenet::kernels::{CHUNK, LANES, Range, Step, batch, blocks};
 use lenet::plan::{Phase, Program, to_rows};
 use pollster::block_on;
 
-use super::harness::*;
+use super::common::{Random, Tolerance, Worst};
 
-/// Each distortion by itself, and all of them together.
-const DISTORTIONS: [&str; 12] = [
-    "shift=2.5",
-    "rotate=180",
-    "scale=0.4",
-    "shear=45",
-    "elastic=4:5",
-    "elastic=3:1",
-    "noise=0.2",
-    "cutout=3",
-    "flip",
-    "light",
-    "strong",
-    "shift=2,rotate=30,scale=0.2,shear=20,elastic=4:3,noise=0.1,cutout=4,flip",
-];
-
-/// Both sides place a pixel by a dozen operations on coordinates below 64, and by a map whose factors are below 3 and
-/// are rounded a few times themselves: the places lie within 3e-5 of each other. A pixel changes by at most its whole
-/// range over the distance of one, in each direction, and continuously.
-fn sampled(deviation: f32) -> Compare {
-    Compare::Close { absolute: 6e-5 / deviation, relative: 1e-6 }
-}
-
-pub fn cases() -> Vec<Case> {
-    // Channels, rows, columns, padding, mean, deviation, batch, images in it, position in the order.
-    let table = [
-        (1, 28, 28, 2, 0.0, 1.0, 16, 16, 0),
-        (1, 28, 28, 0, 0.1307, 0.3081, 64, 64, 1),
-        (1, 5, 7, 3, 0.5, 0.25, 17, 17, 9),
-        (3, 5, 7, 1, 0.4, 0.2, 3, 3, 2),
-        (3, 9, 4, 0, -0.1, 1.2, 33, 20, 5),
-        (2, 1, 1, 2, 0.2, 0.5, 1, 1, 30),
-        (1, 6, 6, 1, 0.3, 0.7, 40, 1, 31),
-        (1, 3, 3, 0, 0.0, 1.0, 5, 0, 0),
-    ];
-    let plain = table.into_iter().map(|row| (row, None));
-    // Every distortion of a picture with padding; everything at once of every shape.
-    let distorted = DISTORTIONS.into_iter().map(|text| ((2, 19, 30, 1, 0.3, 0.5, 40, 36, 3), Some(text)));
-    let everything = DISTORTIONS[DISTORTIONS.len() - 1];
-    let all = table.into_iter().map(|row| (row, Some(everything)));
-    plain
-        .chain(distorted)
-        .chain(all)
-        .map(|((channels, height, width, pad, mean, deviation, batch, count, cursor), text)| {
-            let augment: Option<Augment> = text.map(|text| text.parse().expect("an augmentation"));
-            let geometry = batch::Geometry { channels, height, width, pad, mean, deviation, batch, augment };
-            let mut case = Case::new(format!("{geometry:?}, {count} images from {cursor}"));
-            let mut random = Random::of(&case.name);
-            let images = 70;
-            let bytes = images * channels * height * width;
-            let features = channels * (height + 2 * pad) * (width + 2 * pad);
-            let pixels = case.integers("images", &random.words(bytes.div_ceil(4)));
-            let order = case.integers("order", &random.order(images));
-            let compare = if augment.is_some() { sampled(deviation) } else { ARITHMETIC };
-            let output = case.output("output", features * lanes(batch), compare);
-            case.steps = vec![Step { cursor, count, seed: random.words(1)[0], ..Step::default() }];
-            case.launch(geometry.gather(batch::Buffers { images: pixels, order, output }));
-            case
-        })
-        .collect()
-}
-
-// ---------------------------------------------------------------------------------------------------------
-// What the distortions do, on the CPU
+/// All distortions together.
+const EVERYTHING: &str = "shift=2,rotate=30,scale=0.2,shear=20,elastic=4:3,noise=0.1,cutout=4,flip";
 
 /// A data set of pictures that are all alike, and what becomes of them.
 struct Bench {
@@ -99,7 +36,7 @@ impl Bench {
         let mut program = Program::default();
         let images = program.add("images", pictures.len().div_ceil(4));
         let order = program.add("order", batch);
-        let output = program.add("output", geometry.features() * lanes(batch));
+        let output = program.add("output", geometry.features() * blocks(batch) * LANES);
         program.train.push(geometry.gather(batch::Buffers { images, order, output }).expect("a launch"));
         let mut backend = Backend::cpu(&program);
         let words: Vec<u32> = pictures
@@ -322,8 +259,8 @@ fn noise_has_the_deviation_that_is_asked_for() {
 #[test]
 fn a_cutout_is_a_square_of_background() {
     let (height, width, side) = (9, 12, 4);
-    let mut random = Random::of("a cutout");
-    let picture: Vec<u8> = (0..height * width).map(|_| 1 + random.below(255) as u8).collect();
+    let mut random = Random(1);
+    let picture: Vec<u8> = (0..height * width).map(|_| 1 + random.index(255) as u8).collect();
     let mut bench =
         Bench::new(&picture.repeat(400), [1, height, width], Augment { cutout: side, ..Augment::NONE });
     let mut centers = vec![0; height * width];
@@ -353,10 +290,10 @@ fn a_cutout_is_a_square_of_background() {
 
 #[test]
 fn a_picture_depends_on_seed_and_index_alone() {
-    let mut random = Random::of("pictures");
+    let mut random = Random(2);
     let (images, shape) = (37, [1, 11, 13]);
-    let pictures: Vec<u8> = (0..images * 11 * 13).map(|_| random.below(256) as u8).collect();
-    let augment: Augment = DISTORTIONS[DISTORTIONS.len() - 1].parse().expect("an augmentation");
+    let pictures: Vec<u8> = (0..images * 11 * 13).map(|_| random.index(256) as u8).collect();
+    let augment: Augment = EVERYTHING.parse().expect("an augmentation");
     let mut bench = Bench::new(&pictures, shape, augment);
     let first = bench.step(1);
     assert_eq!(bench.step(1), first);
@@ -366,7 +303,7 @@ fn a_picture_depends_on_seed_and_index_alone() {
     let alike = alike.step(1);
     assert!((1..images).all(|i| alike[i] != alike[0]), "two images have one fate");
     // Elsewhere in the batch, an image looks the same.
-    let order = random.order(images);
+    let order: Vec<u32> = random.order(images).into_iter().map(|image| image as u32).collect();
     bench.order(&order);
     for (picture, &image) in bench.step(1).iter().zip(&order) {
         assert_eq!(*picture, first[image as usize]);
@@ -389,12 +326,15 @@ fn nothing_is_the_plain_gather() {
         };
         let images = program.add("images", 20 * 27);
         let order = program.add("order", 20);
-        let output = program.add("output", geometry.features() * lanes(20));
+        let output = program.add("output", geometry.features() * blocks(20) * LANES);
         program.train.push(geometry.gather(batch::Buffers { images, order, output }).expect("a launch"));
         let entry = program.train[0].entry.name;
         let mut backend = Backend::cpu(&program);
-        backend.write(images, &Random::of("bytes").words(20 * 27)).expect("pictures");
-        backend.write(order, &Random::of("order").order(20)).expect("an order");
+        let mut random = Random(3);
+        let words: Vec<u32> = (0..20 * 27).map(|_| random.bits() as u32).collect();
+        backend.write(images, &words).expect("pictures");
+        let images: Vec<u32> = random.order(20).into_iter().map(|image| image as u32).collect();
+        backend.write(order, &images).expect("an order");
         backend.run(Phase::Train, &[Step { count: 18, seed: 7, ..Step::default() }]).expect("a step");
         (entry, block_on(backend.read(output)).expect("pictures"))
     };
@@ -407,8 +347,9 @@ fn nothing_is_the_plain_gather() {
     // Too little to be seen, but by way of the other entry point.
     let (entry, faint) = launches(Some(Augment { noise: 1e-30, ..Augment::NONE }));
     assert_eq!(entry, "augment");
-    let problem = differences(&faint, &plain, 2e-6, 1e-6, false, |_| true);
-    assert_eq!(problem, None);
+    let plain: Vec<f64> = plain.into_iter().map(|word| f32::from_bits(word).into()).collect();
+    let near = Tolerance { absolute: 2e-6, relative: 1e-6 };
+    Worst::default().close("faint noise", bytemuck::cast_slice(&faint), &plain, near);
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! What a device refuses, and how it fails.
 
 use lenet::backend::{Backend, Gpu, gpu};
+use lenet::check;
 use lenet::error::Error;
-use lenet::kernels::batch;
 use lenet::kernels::optimizer::Rule;
+use lenet::kernels::{CHUNK, Step, batch};
 use lenet::network::Network;
 use lenet::plan::{LARGEST_BATCH, Memory, Options, Phase, Plan, Program};
 use pollster::block_on;
 
 use super::common;
-use super::harness::*;
 use super::whole::plan;
 
 #[test]
@@ -114,27 +114,8 @@ fn launches_are_timed_by_the_device() {
 #[test]
 fn a_lost_device_is_an_error() {
     let Some(device) = common::gpu() else { return };
-    let case = super::batch::cases().swap_remove(0);
-    let mut backend = block_on(Backend::gpu(&device, &case.program)).expect("a backend");
-    let range = Range { len: CHUNK, ..case.program.train[0].bindings[0].1 };
-    backend.run(Phase::Train, &case.steps).expect("a step");
-    block_on(backend.read(range)).expect("a read");
-    device.device().destroy();
-    // GPUs report late: what is only queued may be accepted until the device has been polled, but a read must
-    // fail at once.
-    let _ = backend.write(range, &[0; CHUNK]);
-    let _ = backend.run(Phase::Train, &case.steps);
-    match block_on(backend.read(range)) {
-        Err(Error::DeviceLost(_) | Error::Device(_)) => {}
-        other => panic!("the first read gave {other:?}"),
-    }
-    let _ = device.device().poll(wgpu::PollType::Poll);
-    for result in [backend.run(Phase::Train, &case.steps), block_on(backend.read(range)).map(drop)] {
-        assert!(matches!(result, Err(Error::DeviceLost(_))), "expected Error::DeviceLost, got {result:?}");
-    }
-    match block_on(Backend::gpu(&device, &case.program)) {
-        Err(Error::DeviceLost(_)) => {}
-        Err(other) => panic!("a new backend gave {other:?}"),
-        Ok(_) => panic!("a new backend was made on a lost device"),
-    }
+    block_on(check::survives_loss(&device)).expect("errors that say that the device is lost");
+    // A second time nothing works at all, and that is an error, too.
+    let again = block_on(check::survives_loss(&device));
+    assert!(matches!(again, Err(Error::DeviceLost(_))), "expected Error::DeviceLost, got {again:?}");
 }

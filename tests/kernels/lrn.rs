@@ -1,50 +1,13 @@
-//! The cases of `shaders/lrn.wgsl`.
+//! What `shaders/lrn.wgsl` is refused.
 
 use lenet::error::Error;
 use lenet::kernels::lrn::Geometry;
-
-use super::harness::*;
-
-pub fn cases() -> Vec<Case> {
-    // Channels, rows times columns, size of the window, alpha, beta, k, batch.
-    let table = [
-        (6, 20, 5, 1e-4, 0.75, 1.0, 17),
-        (16, 9, 5, 0.5, 0.75, 2.0, 3),
-        (7, 5, 4, 1.0, 0.75, 0.5, 33),
-        (5, 3, 1, 0.8, 0.5, 1.0, 3),
-        (4, 6, 2, 0.7, 1.0, 1.0, 16),
-        (3, 7, 3, 0.9, 2.0, 0.75, 1),
-        // Windows wider than there are channels.
-        (3, 4, 9, 1.5, 0.75, 1.0, 3),
-        (1, 10, 6, 1.0, 0.6, 1.0, 20),
-        // Nothing but a constant.
-        (4, 4, 3, 0.0, 0.75, 2.0, 3),
-        (4, 4, 3, 1.0, 0.0, 2.0, 3),
-    ];
-    let mut cases = Vec::new();
-    for (channels, positions, size, alpha, beta, k, batch) in table {
-        let g = Geometry { channels, positions, size, alpha, beta, k, batch };
-        let mut case = Case::new(format!("{g:?}"));
-        let mut random = Random::of(&case.name);
-        let len = channels * positions * lanes(batch);
-        // By turns images are of size 1, of size 100, and black.
-        let pixel = |(i, v): (usize, f32)| v * [1.0, 100.0, 0.0][i % LANES % 3];
-        let values: Vec<f32> = random.floats(len).into_iter().enumerate().map(pixel).collect();
-        let input = case.floats("input", &values);
-        let output_grad = case.floats("output_grad", &random.floats(len));
-        let output = case.output("output", len, TRANSCENDENTAL);
-        let input_grad = case.output("input_grad", len, TRANSCENDENTAL);
-        case.launch(g.forward(input, output));
-        case.launch(g.backward(input, output_grad, input_grad));
-        cases.push(case);
-    }
-    cases
-}
+use lenet::plan::Program;
 
 #[test]
 fn settings_out_of_range_are_refused() {
-    let mut case = Case::new("refused".into());
-    let [input, output] = ["input", "output"].map(|name| case.floats(name, &[0.0; 5 * 16]));
+    let mut program = Program::default();
+    let [input, output] = ["input", "output"].map(|name| program.add(name, 5 * 16));
     let g = Geometry { channels: 5, positions: 1, size: 5, alpha: 1e-4, beta: 0.75, k: 1.0, batch: 1 };
     assert!(g.forward(input, output).is_ok());
     for bad in [

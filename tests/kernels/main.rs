@@ -1,65 +1,61 @@
 //! Proves that every entry point of every shader computes what its CPU twin computes, and writes nothing else.
-
-// A list of one range is a list of ranges here; and a comparison with NaN must count as a failure.
-#![allow(clippy::single_range_in_vec_init, clippy::neg_cmp_op_on_partial_ord)]
+//!
+//! The cases are the library's ([`lenet::check::cases`]): `lenet check` runs the same ones on a user's device.
 
 use std::collections::BTreeSet;
 use std::fs;
 
-use lenet::kernels::SHADERS;
+use lenet::check::{self, Case};
+use lenet::kernels::{Launch, SHADERS};
+use pollster::block_on;
 
-mod activation;
 mod batch;
 #[path = "../common/mod.rs"]
 mod common;
-mod conv2d;
-mod conv_pool;
 mod depthwise;
-mod dropout;
-mod harness;
 mod join;
 mod limits;
-mod linear;
 mod loss;
 mod lrn;
-mod norm;
-mod optimizer;
-mod peak;
-mod pool2d;
-mod rbf;
-mod squared_error;
 mod whole;
 
-use harness::*;
+/// Invocations that fill a CPU, an integrated and a discrete GPU: each has tiles of its own.
+const FILLS: [usize; 3] = [256, 4_096, 16_384];
 
-/// Makes the cases of one shader.
-type Cases = fn() -> Vec<Case>;
-
-/// Every shader's cases.
-const TABLE: [(&str, Cases); 16] = [
-    ("activation", activation::cases),
-    ("batch", batch::cases),
-    ("conv2d", conv2d::cases),
-    ("conv_pool", conv_pool::cases),
-    ("depthwise", depthwise::cases),
-    ("dropout", dropout::cases),
-    ("join", join::cases),
-    ("linear", linear::cases),
-    ("loss", loss::cases),
-    ("lrn", lrn::cases),
-    ("norm", norm::cases),
-    ("optimizer", optimizer::cases),
-    ("peak", peak::cases),
-    ("pool2d", pool2d::cases),
-    ("rbf", rbf::cases),
-    ("squared_error", squared_error::cases),
-];
+/// A shader's cases for devices of every size; those that are the same for several of them once.
+fn cases(shader: &str) -> Vec<Case> {
+    let mut seen = BTreeSet::new();
+    let all = FILLS.into_iter().flat_map(|fill| check::cases(shader, fill).expect("launches"));
+    let launches = |case: &Case| {
+        let lens: Vec<usize> = case.program.buffers.iter().map(|buffer| buffer.len).collect();
+        let one = |launch: &Launch| format!("{launch:?} {:?}", launch.constants);
+        let launches: Vec<String> = case.program.train.iter().map(one).collect();
+        format!("{launches:?} {lens:?} {:?}", case.steps)
+    };
+    all.filter(|case| seen.insert(launches(case))).collect()
+}
 
 fn check(shader: &str) {
-    let (_, cases) = TABLE.iter().find(|(name, _)| *name == shader).expect("a shader of the table");
     let Some(device) = common::gpu() else { return };
-    let failures: Vec<String> = cases().iter().flat_map(|case| case.failures(&device)).collect();
+    let cases = cases(shader);
+    assert!(!cases.is_empty(), "{shader} has no case");
+    let mut verdict = check::Verdict::default();
+    for case in &cases {
+        match block_on(case.judge(&device)) {
+            Ok(one) => verdict.add(one),
+            Err(error) => verdict.failures.push(format!("{}: {error}", case.name)),
+        }
+    }
+    let failures = &verdict.failures;
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
+    assert!(verdict.elements > 0, "{shader}: nothing was compared");
+    eprintln!(
+        "{shader}: {} cases, {} elements, at most {:.0}% of the tolerance ({})",
+        cases.len(),
+        verdict.elements,
+        100.0 * verdict.worst,
+        verdict.place
+    );
 }
 
 #[test]
@@ -144,11 +140,12 @@ fn squared_error() {
 
 #[test]
 fn every_entry_point_has_a_case() {
+    // Whatever the device: the smallest is the one that has the fewest tiles.
     let mut tested = BTreeSet::new();
-    for (shader, cases) in TABLE {
-        for case in cases() {
+    for shader in check::shaders() {
+        for case in check::cases(shader, FILLS[0]).expect("launches") {
             for launch in &case.program.train {
-                assert_eq!(launch.shader.name, shader, "{} is in another shader's table", case.name);
+                assert_eq!(launch.shader.name, shader, "{} is another shader's case", case.name);
                 tested.insert((launch.shader.name, launch.entry.name));
             }
         }
@@ -158,7 +155,7 @@ fn every_entry_point_has_a_case() {
         .flat_map(|shader| shader.entries.iter().map(move |entry| (shader.name, entry.name)))
         .collect();
     let missing: Vec<_> = all.difference(&tested).collect();
-    assert!(missing.is_empty(), "no case in tests/kernels/ for {missing:?}");
+    assert!(missing.is_empty(), "no case in src/check/cases/ for {missing:?}");
 }
 
 /// The value of a constant in every launch that has it.
@@ -176,10 +173,8 @@ fn constants<const N: usize>(cases: &[Case], names: [&str; N]) -> BTreeSet<[usiz
 
 #[test]
 fn weight_gradients_have_cases_of_every_kind() {
-    let families: [(&str, Cases); 3] =
-        [("conv2d", conv2d::cases), ("depthwise", depthwise::cases), ("linear", linear::cases)];
-    for (shader, cases) in families {
-        let cases = cases();
+    for shader in ["conv2d", "depthwise", "linear"] {
+        let cases = cases(shader);
         let found = constants(&cases, ["SPLITS", "BLOCKS"]);
         let any = |kind: fn(usize, usize) -> bool| found.iter().any(|&[splits, blocks]| kind(splits, blocks));
         assert!(any(|splits, blocks| splits == 1 && blocks == 1), "{shader}: {found:?}");
@@ -187,14 +182,14 @@ fn weight_gradients_have_cases_of_every_kind() {
         assert!(any(|splits, blocks| splits > 1 && splits == blocks), "{shader}: {found:?}");
         assert!(any(|splits, blocks| splits > 1 && splits < blocks), "{shader}: {found:?}");
     }
-    let cases = conv2d::cases();
+    let cases = cases("conv2d");
     for names in [["COLUMNS", "CHANNELS"], ["IN_COLUMNS", "IN_TILE"]] {
         let found = constants(&cases, names);
         for tile in [[4, 4], [4, 8], [8, 4], [8, 8]] {
             assert!(found.contains(&tile), "{names:?}: {found:?}");
         }
     }
-    let cases = conv_pool::cases();
+    let cases = crate::cases("conv_pool");
     let found = constants(&cases, ["ROW_SPLITS", "OUT_HEIGHT"]);
     assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 == splits), "{found:?}");
     assert!(found.iter().any(|&[splits, height]| splits > 1 && height / 2 % splits != 0), "{found:?}");

@@ -1,9 +1,9 @@
 //! The cases of `shaders/conv_pool.wgsl`.
 
-use lenet::kernels::{batch, conv_pool, conv2d};
+use crate::check::kernels::*;
+use crate::kernels::{batch, conv_pool, conv2d};
 
 use super::conv2d::{CONV, Conv};
-use super::harness::*;
 
 /// A fused convolution; its stride, dilation and groups are 1.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ struct Fused {
     fill: usize,
 }
 
-pub fn cases() -> Vec<Case> {
+pub fn cases(fill: usize) -> Result<Vec<Case>> {
     use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
     let fused = Fused {
         conv: CONV,
@@ -89,10 +89,12 @@ pub fn cases() -> Vec<Case> {
             ..fused
         },
     ];
-    table.into_iter().map(case).collect()
+    // Each with the tiles that it is for, and those of large tiles with the device's, too.
+    let filled = table.iter().filter(|fused| fused.fill == 1).map(|fused| Fused { fill, ..*fused });
+    table.iter().copied().chain(filled).map(case).collect()
 }
 
-fn case(fused: Fused) -> Case {
+fn case(fused: Fused) -> Result<Case> {
     let Fused { conv, average, activation, input_activation, count, fill, .. } = fused;
     let [in_channels, out_channels] = conv.channels;
     let [height, width] = conv.size;
@@ -154,12 +156,12 @@ fn case(fused: Fused) -> Case {
     let bias = if conv.bias { parameters[1] } else { parameters[0] };
     let buffers = conv_pool::Buffers { input, order, weight: parameters[0], bias, output, saved };
     case.steps = vec![Step { cursor: 5, count, ..Step::default() }];
-    case.launch(g.forward(buffers, true));
+    case.launch(g.forward(buffers, true))?;
     if conv.channels == [3, 4] {
         // For evaluation nothing is kept.
         let output = case.output("evaluated", outputs, compare);
         let saved = case.add("not saved", &poison, POISON, &[], Compare::Bits);
-        case.launch(g.forward(conv_pool::Buffers { output, saved, ..buffers }, false));
+        case.launch(g.forward(conv_pool::Buffers { output, saved, ..buffers }, false))?;
     }
     // The backward pass takes winners, or values within ±1, that need not be the forward pass'.
     let recalled: Vec<u32> =
@@ -181,12 +183,12 @@ fn case(fused: Fused) -> Case {
         let upstream = conv2d::Gradients { output: output_grad, weight: gradients[0], bias: gradients[1] };
         let terms = 12 * out_channels * conv.kernel[0] * conv.kernel[1];
         let input_grad = with_input.then(|| case.output("input_grad", inputs, sums(terms)));
-        case.launch(g.backward(buffers, upstream, input_grad));
+        case.launch(g.backward(buffers, upstream, input_grad))?;
     }
     if gather.is_none() {
         let terms = 12 * out_channels * conv.kernel[0] * conv.kernel[1];
         let input_grad = case.output("frozen layer's input_grad", inputs, sums(terms));
-        case.launch(g.input_gradient(buffers, output_grad, input_grad));
+        case.launch(g.input_gradient(buffers, output_grad, input_grad))?;
     }
-    case
+    Ok(case)
 }

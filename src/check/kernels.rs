@@ -1,14 +1,18 @@
 //! Runs launches on the GPU and on the CPU over the same poisoned buffers, and says where they differ.
 
-use lenet::backend::{Backend, gpu};
-use lenet::kernels::loss::RECORD;
-use lenet::plan::{Phase, Program};
-use pollster::block_on;
+// A list of one range is a list of ranges here.
+#![allow(clippy::single_range_in_vec_init)]
+
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
-pub use lenet::kernels::activation::Activation;
-pub use lenet::kernels::{CHUNK, LANES, Launch, Range, Step, blocks, padded};
+use crate::backend::{Backend, gpu};
+use crate::kernels::loss::RECORD;
+use crate::plan::{BufferId, Phase, Program};
+
+pub use crate::error::Result;
+pub use crate::kernels::{CHUNK, LANES, Launch, Range, Step, blocks, padded};
+pub use crate::network::Activation;
 
 // ---------------------------------------------------------------------------------------------------------
 // Tolerances
@@ -29,7 +33,8 @@ pub enum Compare {
 /// The two sides add in another order, and one of them fuses multiply and add. After k terms a sum of random
 /// signs is about √k / 3, and each addition rounds by up to 2⁻²⁵ of that; so the roundings of all terms come
 /// to 2⁻²⁵ · terms / 4 (root mean square), and the worst of a few thousand sums lies at five times that. The
-/// bound is 13 times as wide again at most, and still 10⁴ times smaller than one term left out.
+/// bound is 13 times as wide again at most, and still 10⁴ times smaller than one term left out. It grows with the
+/// terms and not with the sum: where terms cancel, the sum is small, and its error is still that of the terms.
 pub fn sums(terms: usize) -> Compare {
     Compare::Close { absolute: (terms + 8) as f32 * f32::EPSILON, relative: 1e-6 }
 }
@@ -57,10 +62,6 @@ pub const UPDATES: Compare = Compare::Close { absolute: 4e-6, relative: 1e-5 };
 /// Sums of up to 64 losses, each within [`TRANSCENDENTAL`].
 pub const METRICS: (f32, f32) = (1e-3, 4e-5);
 
-/// Parameters of LeNet-5 after five steps of momentum: gradients differ by some 1e-6 of their size (see
-/// [`sums`]), updates are at most 0.05 times as large, and the network passes small differences on.
-pub const TRAINED: (f32, f32) = (2e-6, 1e-5);
-
 // ---------------------------------------------------------------------------------------------------------
 // Cases
 
@@ -71,25 +72,53 @@ pub const POISON_U32: u32 = 0xdead_beef;
 
 /// A few launches over poisoned buffers, and what is known about every buffer after them.
 pub struct Case {
+    /// What is special about it, in words.
     pub name: String,
+    /// Its buffers, and its launches in the phase of training.
     pub program: Program,
+    /// The steps for which the launches run.
     pub steps: Vec<Step>,
-    pub buffers: Vec<Known>,
+    pub(super) buffers: Vec<Known>,
     /// Words that both sides must hold in the end.
-    pub expected: Vec<(Range, usize, u32)>,
+    pub(super) expected: Vec<(Range, usize, u32)>,
+}
+
+/// What a case came to.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// Everything that differs, one line each; none where the device computes what the CPU computes.
+    pub failures: Vec<String>,
+    /// The largest difference of an element that rounding may explain, as a share of what it explains; infinite
+    /// where one side is not a number.
+    pub worst: f64,
+    /// Where that is: the buffer and the element.
+    pub place: String,
+    /// Elements that were compared.
+    pub elements: usize,
+}
+
+impl Verdict {
+    /// Takes another verdict in: all failures, and the worse of the two differences.
+    pub fn add(&mut self, other: Verdict) {
+        self.failures.extend(other.failures);
+        self.elements += other.elements;
+        if other.worst > self.worst {
+            (self.worst, self.place) = (other.worst, other.place);
+        }
+    }
 }
 
 /// A buffer before the run, and which of its elements the run writes.
-pub struct Known {
-    pub before: Vec<u32>,
-    pub written: Vec<std::ops::Range<usize>>,
-    pub compare: Compare,
+pub(super) struct Known {
+    pub(super) before: Vec<u32>,
+    pub(super) written: Vec<std::ops::Range<usize>>,
+    pub(super) compare: Compare,
     /// Whether NaN is a result; it must then stand at the same places.
-    pub nan: bool,
+    pub(super) nan: bool,
 }
 
 impl Case {
-    pub fn new(name: String) -> Case {
+    pub(super) fn new(name: String) -> Case {
         Case {
             name,
             program: Program::default(),
@@ -99,7 +128,7 @@ impl Case {
         }
     }
 
-    pub fn add(
+    pub(super) fn add(
         &mut self,
         name: &str,
         values: &[u32],
@@ -115,22 +144,22 @@ impl Case {
     }
 
     /// Floats that are only read.
-    pub fn floats(&mut self, name: &str, values: &[f32]) -> Range {
+    pub(super) fn floats(&mut self, name: &str, values: &[f32]) -> Range {
         self.add(name, bytemuck::cast_slice(values), POISON, &[], Compare::Bits)
     }
 
     /// Integers that are only read.
-    pub fn integers(&mut self, name: &str, values: &[u32]) -> Range {
+    pub(super) fn integers(&mut self, name: &str, values: &[u32]) -> Range {
         self.add(name, values, POISON_U32, &[], Compare::Bits)
     }
 
     /// Floats of which every one is written.
-    pub fn output(&mut self, name: &str, len: usize, compare: Compare) -> Range {
+    pub(super) fn output(&mut self, name: &str, len: usize, compare: Compare) -> Range {
         self.add(name, &vec![POISON; len], POISON, &[0..len], compare)
     }
 
     /// Floats that are read and written.
-    pub fn updated(
+    pub(super) fn updated(
         &mut self,
         name: &str,
         values: &[f32],
@@ -141,7 +170,7 @@ impl Case {
     }
 
     /// Tensors that are only read, in one buffer and away from its start.
-    pub fn packed(&mut self, name: &str, tensors: &[&[f32]]) -> Vec<Range> {
+    pub(super) fn packed(&mut self, name: &str, tensors: &[&[f32]]) -> Vec<Range> {
         let mut all = vec![f32::from_bits(POISON); CHUNK];
         let starts: Vec<usize> = tensors
             .iter()
@@ -157,7 +186,13 @@ impl Case {
     }
 
     /// Partial sums of tensors, in one buffer and away from its start.
-    pub fn partials(&mut self, name: &str, lens: &[usize], splits: usize, compare: Compare) -> Vec<Range> {
+    pub(super) fn partials(
+        &mut self,
+        name: &str,
+        lens: &[usize],
+        splits: usize,
+        compare: Compare,
+    ) -> Vec<Range> {
         let mut written = Vec::new();
         let mut starts = Vec::new();
         let mut end = CHUNK;
@@ -175,55 +210,62 @@ impl Case {
         ranges
     }
 
-    pub fn launch(&mut self, launch: lenet::Result<Launch>) {
-        let launch = launch.unwrap_or_else(|error| panic!("{}: {error}", self.name));
-        self.program.train.push(launch);
+    pub(super) fn launch(&mut self, launch: Result<Launch>) -> Result<()> {
+        self.program.train.push(launch?);
+        Ok(())
     }
 
-    /// Runs the case on both sides; says everything that differs.
-    pub fn failures(&self, device: &gpu::Device) -> Vec<String> {
-        let after = |mut backend: Backend| -> lenet::Result<Vec<Vec<u32>>> {
-            let whole = |i: usize| {
-                let buffer = lenet::plan::BufferId(i);
-                Range { buffer, start: 0, len: self.program.buffers[i].len }
-            };
-            for (i, known) in self.buffers.iter().enumerate() {
-                backend.write(whole(i), &known.before)?;
-            }
-            backend.run(Phase::Train, &self.steps)?;
-            let reads: Vec<_> = (0..self.buffers.len()).map(|i| backend.read(whole(i))).collect();
-            reads.into_iter().map(block_on).collect()
-        };
-        let cpu = after(Backend::cpu(&self.program)).expect("the CPU backend does not fail");
-        let gpu = match block_on(Backend::gpu(device, &self.program)).and_then(after) {
-            Ok(gpu) => gpu,
-            Err(error) => return vec![format!("{}: {error}", self.name)],
-        };
-        let mut failures = Vec::new();
+    /// Runs the case on a device and on the CPU, and compares every element of every buffer.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub async fn judge(&self, device: &gpu::Device) -> Result<Verdict> {
+        let gpu = self.after(Backend::gpu(device, &self.program).await?).await?;
+        let cpu = self.after(Backend::cpu(&self.program)).await?;
+        let mut verdict = Verdict::default();
         for (i, known) in self.buffers.iter().enumerate() {
             let buffer = &self.program.buffers[i].name;
-            for problem in known.problems(&gpu[i], &cpu[i]) {
-                failures.push(format!("{}: {buffer}: {problem}", self.name));
-            }
+            let mut one = known.judge(&gpu[i], &cpu[i]);
+            one.failures
+                .iter_mut()
+                .for_each(|problem| *problem = format!("{}: {buffer}: {problem}", self.name));
+            one.place = format!("{}: {buffer}{}", self.name, one.place);
+            verdict.add(one);
         }
         for &(range, at, want) in &self.expected {
             for (side, found) in [("gpu", &gpu), ("cpu", &cpu)] {
                 let found = found[range.buffer.0][range.start + at];
                 if found != want {
                     let buffer = &self.program.buffers[range.buffer.0].name;
-                    failures.push(format!(
+                    verdict.failures.push(format!(
                         "{}: {buffer}[{at}] is {found:#x} on the {side}, expected {want:#x}",
                         self.name
                     ));
                 }
             }
         }
-        failures
+        Ok(verdict)
+    }
+
+    /// What the buffers hold after the run.
+    async fn after(&self, mut backend: Backend) -> Result<Vec<Vec<u32>>> {
+        let whole = |i: usize| Range { buffer: BufferId(i), start: 0, len: self.program.buffers[i].len };
+        for (i, known) in self.buffers.iter().enumerate() {
+            backend.write(whole(i), &known.before)?;
+        }
+        backend.run(Phase::Train, &self.steps)?;
+        let reads: Vec<_> = (0..self.buffers.len()).map(|i| backend.read(whole(i))).collect();
+        let mut found = Vec::with_capacity(reads.len());
+        for read in reads {
+            found.push(read.await?);
+        }
+        Ok(found)
     }
 }
 
 impl Known {
-    pub fn problems(&self, gpu: &[u32], cpu: &[u32]) -> Vec<String> {
+    /// What differs between two sides, or was written where it should not be.
+    fn judge(&self, gpu: &[u32], cpu: &[u32]) -> Verdict {
         let mut written = vec![false; self.before.len()];
         for range in &self.written {
             written[range.clone()].fill(true);
@@ -249,22 +291,23 @@ impl Known {
                 ));
             }
         }
-        let close = |absolute, relative| {
-            differences(gpu, cpu, absolute, relative, self.nan, |i| written[i] && self.is_float(i))
-        };
-        match self.compare {
-            Compare::Bits => {}
-            Compare::Close { absolute, relative } => problems.extend(close(absolute, relative)),
-            Compare::Metrics => problems.extend(close(METRICS.0, METRICS.1)),
-        }
         let exact = |i: &usize| written[*i] && !self.is_float(*i) && gpu[*i] != cpu[*i];
         if let Some(i) = (0..written.len()).find(exact) {
             problems.push(format!("[{i}] is {} on the gpu, {} on the cpu", gpu[i], cpu[i]));
         }
-        problems
+        let (absolute, relative) = match self.compare {
+            Compare::Bits => (0.0, 0.0),
+            Compare::Close { absolute, relative } => (absolute, relative),
+            Compare::Metrics => METRICS,
+        };
+        let floats = |i: usize| written[i] && self.is_float(i);
+        let (worst, at, problem) = differences(gpu, cpu, absolute, relative, self.nan, floats);
+        problems.extend(problem);
+        let elements = written.iter().filter(|&&written| written).count();
+        Verdict { failures: problems, worst: worst.into(), place: format!("[{at}]"), elements }
     }
 
-    pub fn is_float(&self, i: usize) -> bool {
+    fn is_float(&self, i: usize) -> bool {
         match self.compare {
             Compare::Bits => false,
             Compare::Close { .. } => true,
@@ -273,16 +316,17 @@ impl Known {
     }
 }
 
-/// Says where two sides differ most, measured by the tolerance, if they differ by more than it.
-pub fn differences(
+/// Where two sides differ most, measured by the tolerance: by how much of it, at which element, and in words if that
+/// is too much.
+fn differences(
     gpu: &[u32],
     cpu: &[u32],
     absolute: f32,
     relative: f32,
     nan: bool,
     counts: impl Fn(usize) -> bool,
-) -> Option<String> {
-    let mut worst = (1.0, 0);
+) -> (f32, usize, Option<String>) {
+    let mut worst = (0.0, 0);
     let mut many = 0;
     for i in (0..cpu.len()).filter(|&i| counts(i)) {
         let (a, b) = (f32::from_bits(gpu[i]), f32::from_bits(cpu[i]));
@@ -293,23 +337,23 @@ pub fn differences(
         } else {
             (a - b).abs() / (absolute + relative * b.abs())
         };
-        // An excess that is itself NaN, as of two infinities, counts.
-        if !(excess <= 1.0) {
-            many += 1;
-            if !(excess <= worst.0) {
-                worst = (excess, i);
-            }
+        // An excess that is itself NaN, as of two infinities, is beyond everything.
+        let excess = if excess.is_nan() { f32::INFINITY } else { excess };
+        many += usize::from(excess > 1.0);
+        if excess > worst.0 {
+            worst = (excess, i);
         }
     }
     let (excess, i) = worst;
-    (many > 0).then(|| {
+    let problem = (many > 0).then(|| {
         let (a, b) = (f32::from_bits(gpu[i]), f32::from_bits(cpu[i]));
         format!(
             "[{i}] is {a:e} on the gpu, {b:e} on the cpu, {excess:.1} times the tolerance of {absolute:e} + \
              {relative:e}·|cpu|; {many} of {} elements differ by more than it",
             cpu.len()
         )
-    })
+    });
+    (excess, i, problem)
 }
 
 pub fn sub(whole: Range, start: usize, len: usize) -> Range {
@@ -366,39 +410,41 @@ pub fn lanes(batch: usize) -> usize {
     blocks(batch) * LANES
 }
 
-// ---------------------------------------------------------------------------------------------------------
-// The comparison itself
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[test]
-fn the_comparison_finds_mistakes() {
-    let known = |compare, nan| Known { before: vec![POISON; 4], written: vec![0..3], compare, nan };
-    let close = known(Compare::Close { absolute: 0.01, relative: 0.01 }, false);
-    let words = |values: [f32; 3]| {
-        let [a, b, c] = values.map(f32::to_bits);
-        [a, b, c, POISON]
-    };
-    let right = words([1.0, -2.0, 100.0]);
-    let count = |known: &Known, gpu: &[u32], cpu: &[u32]| known.problems(gpu, cpu).len();
-    assert_eq!(count(&close, &right, &right), 0);
-    assert_eq!(count(&close, &words([1.01, -2.01, 100.9]), &right), 0);
-    assert_eq!(count(&close, &words([1.03, -2.0, 100.0]), &right), 1);
-    assert_eq!(count(&close, &words([1.0, 2.0, 100.0]), &right), 1);
-    assert_eq!(count(&close, &words([1.0, f32::NAN, 100.0]), &right), 1);
-    assert_eq!(count(&close, &words([1.0, f32::INFINITY, 100.0]), &right), 1);
-    assert_eq!(count(&close, &right, &words([1.0, f32::INFINITY, 100.0])), 1);
-    let nan = words([1.0, f32::NAN, 100.0]);
-    assert_eq!(count(&close, &nan, &nan), 1);
-    let may = known(Compare::Close { absolute: 0.01, relative: 0.01 }, true);
-    assert_eq!(count(&may, &nan, &nan), 0);
-    assert_eq!(count(&may, &nan, &right), 1);
-    // Not written on both sides, and written beyond the end on one.
-    let missing = [right[0], POISON, right[2], POISON];
-    assert_eq!(count(&may, &missing, &missing), 2);
-    assert_eq!(count(&close, &[right[0], right[1], right[2], 0], &right), 1);
-    let exact = known(Compare::Bits, false);
-    assert_eq!(count(&exact, &[1, 2, 3, POISON], &[1, 2, 3, POISON]), 0);
-    assert_eq!(count(&exact, &[1, 2, 4, POISON], &[1, 2, 3, POISON]), 1);
-    let metrics = known(Compare::Metrics, false);
-    assert_eq!(count(&metrics, &[right[0] + 1, 2, 3, POISON], &[right[0], 2, 3, POISON]), 0);
-    assert_eq!(count(&metrics, &[right[0], 3, 3, POISON], &[right[0], 2, 3, POISON]), 1);
+    #[test]
+    fn the_comparison_finds_mistakes() {
+        let known = |compare, nan| Known { before: vec![POISON; 4], written: vec![0..3], compare, nan };
+        let close = known(Compare::Close { absolute: 0.01, relative: 0.01 }, false);
+        let words = |values: [f32; 3]| {
+            let [a, b, c] = values.map(f32::to_bits);
+            [a, b, c, POISON]
+        };
+        let right = words([1.0, -2.0, 100.0]);
+        let count = |known: &Known, gpu: &[u32], cpu: &[u32]| known.judge(gpu, cpu).failures.len();
+        assert_eq!(count(&close, &right, &right), 0);
+        assert_eq!(count(&close, &words([1.01, -2.01, 100.9]), &right), 0);
+        assert_eq!(count(&close, &words([1.03, -2.0, 100.0]), &right), 1);
+        assert_eq!(count(&close, &words([1.0, 2.0, 100.0]), &right), 1);
+        assert_eq!(count(&close, &words([1.0, f32::NAN, 100.0]), &right), 1);
+        assert_eq!(count(&close, &words([1.0, f32::INFINITY, 100.0]), &right), 1);
+        assert_eq!(count(&close, &right, &words([1.0, f32::INFINITY, 100.0])), 1);
+        let nan = words([1.0, f32::NAN, 100.0]);
+        assert_eq!(count(&close, &nan, &nan), 1);
+        let may = known(Compare::Close { absolute: 0.01, relative: 0.01 }, true);
+        assert_eq!(count(&may, &nan, &nan), 0);
+        assert_eq!(count(&may, &nan, &right), 1);
+        // Not written on both sides, and written beyond the end on one.
+        let missing = [right[0], POISON, right[2], POISON];
+        assert_eq!(count(&may, &missing, &missing), 2);
+        assert_eq!(count(&close, &[right[0], right[1], right[2], 0], &right), 1);
+        let exact = known(Compare::Bits, false);
+        assert_eq!(count(&exact, &[1, 2, 3, POISON], &[1, 2, 3, POISON]), 0);
+        assert_eq!(count(&exact, &[1, 2, 4, POISON], &[1, 2, 3, POISON]), 1);
+        let metrics = known(Compare::Metrics, false);
+        assert_eq!(count(&metrics, &[right[0] + 1, 2, 3, POISON], &[right[0], 2, 3, POISON]), 0);
+        assert_eq!(count(&metrics, &[right[0], 3, 3, POISON], &[right[0], 2, 3, POISON]), 1);
+    }
 }

@@ -1,11 +1,10 @@
 //! The cases of `shaders/squared_error.wgsl`.
 
-use lenet::kernels::loss::RECORD;
-use lenet::kernels::squared_error::{Buffers, Geometry};
+use crate::check::kernels::*;
+use crate::kernels::loss::RECORD;
+use crate::kernels::squared_error::{Buffers, Geometry};
 
-use super::harness::*;
-
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     // Classes, positions, smoothing, batch, images in it, position in the order.
     let table = [
         (10, 1, 0.0, 16, 16, 0),
@@ -24,7 +23,6 @@ pub fn cases() -> Vec<Case> {
         let mut case = Case::new(format!("{g:?}, {count} images from {cursor}"));
         let mut random = Random::of(&case.name);
         let rows = lanes(batch) * positions;
-        assert_eq!(rows, g.rows());
         let images = if positions < 1000 { 140 } else { 16 };
         // By turns the outputs of an image are random, none positive with ties, and all the same.
         let values: Vec<f32> = (0..classes * rows)
@@ -48,11 +46,11 @@ pub fn cases() -> Vec<Case> {
         let flags = 2 * RECORD + 3..2 * RECORD + 4;
         let poison = vec![POISON_U32; 4 * RECORD];
         let cleared = case.add("cleared", &poison, POISON_U32, &[flags], Compare::Bits);
-        case.launch(g.squared_error_gradient(buffers, logits_grad, cleared));
-        case.launch(g.squared_error(Buffers { rows: evaluated, ..buffers }));
-        case.launch(g.shares(logits, probabilities));
+        case.launch(g.squared_error_gradient(buffers, logits_grad, cleared))?;
+        case.launch(g.squared_error(Buffers { rows: evaluated, ..buffers }))?;
+        case.launch(g.shares(logits, probabilities))?;
         case.expected = vec![(cleared, 2 * RECORD + 3, 0)];
         cases.push(case);
     }
-    cases
+    Ok(cases)
 }

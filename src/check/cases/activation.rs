@@ -1,8 +1,8 @@
 //! The cases of `shaders/activation.wgsl`.
 
-use super::harness::*;
+use crate::check::kernels::*;
 
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     let kinds = [
         Activation::Relu,
         Activation::LeakyRelu(0.01),
@@ -34,8 +34,8 @@ pub fn cases() -> Vec<Case> {
             let output_grad = case.floats("output_grad", &random.floats(elements));
             let output = case.output("output", elements, TRANSCENDENTAL);
             let input_grad = case.output("input_grad", elements, TRANSCENDENTAL);
-            case.launch(kind.forward(input, output));
-            case.launch(kind.backward(input, output_grad, input_grad));
+            case.launch(kind.forward(input, output))?;
+            case.launch(kind.backward(input, output_grad, input_grad))?;
             cases.push(case);
         }
     }
@@ -46,8 +46,8 @@ pub fn cases() -> Vec<Case> {
     let input = case.floats("input", &values);
     let output = case.output("output", elements, ARITHMETIC);
     let input_grad = case.output("input_grad", elements, ARITHMETIC);
-    case.launch(Activation::Relu.forward(input, output));
-    case.launch(Activation::Relu.backward(input, input, input_grad));
+    case.launch(Activation::Relu.forward(input, output))?;
+    case.launch(Activation::Relu.backward(input, input, input_grad))?;
     cases.push(case);
-    cases
+    Ok(cases)
 }

@@ -1,8 +1,7 @@
 //! The cases of `shaders/pool2d.wgsl`.
 
-use lenet::kernels::pool2d;
-
-use super::harness::*;
+use crate::check::kernels::*;
+use crate::kernels::pool2d;
 
 /// What a pooling's inputs are like.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -14,7 +13,7 @@ enum Pixels {
     Lowest,
 }
 
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     use Pixels::{Lowest, Random, Ties};
     // Channels, size, output's size, kernel, stride, padding, batch, pixels.
     let table = [
@@ -69,14 +68,14 @@ pub fn cases() -> Vec<Case> {
                 let poison = vec![POISON_U32; outputs];
                 let winner = case.add("winner", &poison, POISON_U32, &[0..outputs], Compare::Bits);
                 let input_grad = case.output("input_grad", inputs, terms);
-                case.launch(g.max_forward(input, output, winner));
-                case.launch(g.max_backward(output_grad, winner, input_grad));
+                case.launch(g.max_forward(input, output, winner))?;
+                case.launch(g.max_backward(output_grad, winner, input_grad))?;
             }
             if pixels != Lowest {
                 let mean = case.output("mean", outputs, terms);
                 let mean_grad = case.output("mean_grad", inputs, terms);
-                case.launch(g.average_forward(input, mean));
-                case.launch(g.average_backward(output_grad, mean_grad));
+                case.launch(g.average_forward(input, mean))?;
+                case.launch(g.average_backward(output_grad, mean_grad))?;
             }
             if !case.program.train.is_empty() {
                 cases.push(case);
@@ -102,8 +101,8 @@ pub fn cases() -> Vec<Case> {
         let output_grad = case.floats("output_grad", &random.floats(len(out_size)));
         let mean = case.output("mean", len(out_size), sums(in_size[0] * in_size[1]));
         let mean_grad = case.output("mean_grad", len(in_size), sums(out_size[0] * out_size[1]));
-        case.launch(g.adaptive_forward(input, mean));
-        case.launch(g.adaptive_backward(output_grad, mean_grad));
+        case.launch(g.adaptive_forward(input, mean))?;
+        case.launch(g.adaptive_backward(output_grad, mean_grad))?;
         cases.push(case);
     }
     for (channels, in_size, factor, batch) in
@@ -117,9 +116,9 @@ pub fn cases() -> Vec<Case> {
         let output_grad = case.floats("output_grad", &random.floats(len(g.out_size)));
         let output = case.output("output", len(g.out_size), Compare::Close { absolute: 0.0, relative: 0.0 });
         let input_grad = case.output("input_grad", len(in_size), sums(factor[0] * factor[1]));
-        case.launch(g.upsample_forward(input, output));
-        case.launch(g.upsample_backward(output_grad, input_grad));
+        case.launch(g.upsample_forward(input, output))?;
+        case.launch(g.upsample_backward(output_grad, input_grad))?;
         cases.push(case);
     }
-    cases
+    Ok(cases)
 }

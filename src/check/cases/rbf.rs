@@ -1,16 +1,15 @@
 //! The cases of `shaders/rbf.wgsl`.
 
-use lenet::kernels::rbf;
+use crate::check::kernels::*;
+use crate::kernels::rbf;
 
-use super::harness::*;
-
-pub fn cases() -> Vec<Case> {
+pub fn cases(fill: usize) -> Result<Vec<Case>> {
     // Inputs, outputs, batch, fill; LeNet-5's units at the end.
     let table = [
-        (1, 1, 1, 256),
-        (3, 2, 3, 256),
-        (5, 9, 17, 256),
-        (8, 7, 16, 256),
+        (1, 1, 1, fill),
+        (3, 2, 3, fill),
+        (5, 9, 17, fill),
+        (8, 7, 16, fill),
         (35, 6, 33, 4096),
         // Fewer partial sums than blocks: two for five.
         (20, 12, 80, 30),
@@ -26,7 +25,7 @@ pub fn cases() -> Vec<Case> {
             let rows = lanes(batch);
             let input = case.floats("input", &random.floats(inputs * rows));
             let weights =
-                if inputs == 84 { lenet::network::digit_codes() } else { random.floats(g.weights()) };
+                if inputs == 84 { crate::network::digit_codes() } else { random.floats(g.weights()) };
             let weight = case.packed("parameters", &[&weights])[0];
             let output_grad = case.floats("output_grad", &random.floats(outputs * rows));
             // Factors are within ±2, and a square is never negative: its sum grows with every term.
@@ -36,10 +35,10 @@ pub fn cases() -> Vec<Case> {
             let input_grad = case.output("input_grad", inputs * rows, sums(4 * outputs));
             let gradients = case.partials("gradients", &[g.weights()], g.splits(), sums(4 * rows));
             let buffers = rbf::Buffers { input, weight, output };
-            case.launch(g.forward(buffers));
-            case.launch(g.input_gradient(buffers, output_grad, input_grad));
-            case.launch(g.weight_gradient(buffers, output_grad, gradients[0]));
-            case
+            case.launch(g.forward(buffers))?;
+            case.launch(g.input_gradient(buffers, output_grad, input_grad))?;
+            case.launch(g.weight_gradient(buffers, output_grad, gradients[0]))?;
+            Ok(case)
         })
         .collect()
 }

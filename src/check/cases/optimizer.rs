@@ -1,12 +1,11 @@
 //! The cases of `shaders/optimizer.wgsl`.
 
-use lenet::kernels::loss::RECORD;
-use lenet::kernels::optimizer;
-use lenet::kernels::optimizer::{Fault, Kind, Optimizer, Rule, STATUS, Segment, TRAINED};
+use crate::check::kernels::*;
+use crate::kernels::loss::RECORD;
+use crate::kernels::optimizer;
+use crate::kernels::optimizer::{Fault, Kind, Optimizer, Rule, STATUS, Segment, TRAINED};
 
-use super::harness::*;
-
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for rule in Rule::ALL {
         let plain = Optimizer { epsilon: 1e-3, ..Optimizer::new(rule) };
@@ -20,30 +19,34 @@ pub fn cases() -> Vec<Case> {
             l1: 0.05,
             ..plain
         };
-        cases.push(case("plain", plain, None, None));
-        cases.push(case("with penalties", penalised, None, None));
+        cases.push(case("plain", plain, None, None)?);
+        cases.push(case("with penalties", penalised, None, None)?);
         for bad in [Kind::Loss, Kind::Gradient, Kind::Moment] {
             if bad != Kind::Moment || rule != Rule::Sgd {
-                cases.push(case("with", penalised, None, Some(bad)));
+                cases.push(case("with", penalised, None, Some(bad))?);
             }
         }
         // The gradient's norm is about 15.
-        cases.push(case("clipped", penalised, Some(2.0), None));
+        cases.push(case("clipped", penalised, Some(2.0), None)?);
     }
     let plain = Optimizer::new(Rule::Sgd);
-    cases.push(case("with", plain, None, Some(Kind::Parameter)));
-    cases.push(case("clipped beyond its norm", plain, Some(100.0), None));
+    cases.push(case("with", plain, None, Some(Kind::Parameter))?);
+    cases.push(case("clipped beyond its norm", plain, Some(100.0), None)?);
     for bad in [Kind::Gradient, Kind::Norm] {
-        cases.push(case("clipped with", Optimizer::new(Rule::Adam), Some(2.0), Some(bad)));
+        cases.push(case("clipped with", Optimizer::new(Rule::Adam), Some(2.0), Some(bad))?);
     }
-    cases.extend([0, 1, 2].map(restoring));
-    cases.extend([64, 70, 16_384, 300_000].map(|len| norm(len, false)));
-    cases.push(norm(3000, true));
-    cases
+    for moments in 0..3 {
+        cases.push(restoring(moments)?);
+    }
+    for len in [64, 70, 16_384, 300_000] {
+        cases.push(norm(len, false)?);
+    }
+    cases.push(norm(3000, true)?);
+    Ok(cases)
 }
 
 /// Sums of the squares of three tensors, of which one is frozen.
-fn norm(len: usize, bad: bool) -> Case {
+fn norm(len: usize, bad: bool) -> Result<Case> {
     let mut case =
         Case::new(format!("square_sums of {len}{}", if bad { " with a gradient too large" } else { "" }));
     let mut random = Random::of(&case.name);
@@ -80,12 +83,12 @@ fn norm(len: usize, bad: bool) -> Case {
         positions: 1,
         before: unused,
     };
-    case.launch(buffers.square_sums());
-    case
+    case.launch(buffers.square_sums())?;
+    Ok(case)
 }
 
 /// What was kept is put back, for a rule with so many moments.
-fn restoring(moments: usize) -> Case {
+fn restoring(moments: usize) -> Result<Case> {
     let mut case = Case::new(format!("restore of {moments} moments"));
     let mut random = Random::of(&case.name);
     let len = padded(300);
@@ -112,8 +115,8 @@ fn restoring(moments: usize) -> Case {
         positions: 1,
         before,
     };
-    case.launch(buffers.restore(moments));
-    case
+    case.launch(buffers.restore(moments))?;
+    Ok(case)
 }
 
 /// What becomes of a tensor.
@@ -121,7 +124,7 @@ const FREE: u32 = TRAINED;
 const HELD: u32 = optimizer::FROZEN;
 
 /// Three steps, of which the first meets what is `bad`, if anything is.
-fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: Option<Kind>) -> Case {
+fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: Option<Kind>) -> Result<Case> {
     let name = bad.map_or(String::new(), |bad| format!(" a {bad:?} that is not finite"));
     let mut case = Case::new(format!("{} {what}{name}", settings.rule.name()));
     let mut random = Random::of(&case.name);
@@ -270,9 +273,9 @@ fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: Option<Kind>) -
         before,
     };
     if clip.is_some() {
-        case.launch(buffers.square_sums());
+        case.launch(buffers.square_sums())?;
     }
-    case.launch(settings.launch(buffers, clip));
+    case.launch(settings.launch(buffers, clip))?;
     let earlier = Fault { kind: Kind::Earlier, chunk: 0xff_ffff }.flags();
     case.expected.push((metrics, 5 * RECORD, u32::from(bad.is_some())));
     for slot in 1..4 {
@@ -284,5 +287,5 @@ fn case(what: &str, settings: Optimizer, clip: Option<f32>, bad: Option<Kind>) -
         let count = (70 + slot as u32) * POSITIONS as u32;
         case.expected.extend([(metrics, slot * RECORD + 2, count), (metrics, slot * RECORD + 3, flags)]);
     }
-    case
+    Ok(case)
 }

@@ -1,5 +1,12 @@
 //! Whether a device computes what the CPU twins compute: without that, neither its results nor its time mean
 //! anything.
+//!
+//! [`cases`] are launches of every entry point of every shader, each to be judged by itself; [`against_cpu`] compares
+//! a whole training step of a network; [`survives_loss`] loses a device and looks at what its backend says.
+
+mod cases;
+mod kernels;
+mod lost;
 
 use serde::Serialize;
 
@@ -11,6 +18,10 @@ use crate::kernels::{Range, Step};
 use crate::network::Network;
 use crate::plan::{Options, Phase, Plan, to_rows};
 use crate::session::Session;
+
+pub use cases::{cases, shaders};
+pub use kernels::{Case, Verdict};
+pub use lost::survives_loss;
 
 /// How far apart two devices may be, as `√(Σ (a − b)² / Σ b²)`: rounding in another order stays two orders of
 /// magnitude below, a term left out comes out far above.
@@ -150,18 +161,22 @@ pub fn compare(device: &str, got: &Trace, want: &Trace) -> Result<Difference> {
             (worst.gradients, worst.tensor) = (distance, name.clone());
         }
     }
-    for (what, found, allowed) in [
+    let parts = [
         ("the loss".to_string(), worst.loss, LOSS),
         ("the logits".into(), worst.logits, LOGITS),
         (format!("the gradient of {}", worst.tensor), worst.gradients, GRADIENTS),
-    ] {
+    ];
+    let told: Vec<String> = parts
+        .into_iter()
         // NaN is further than anything.
-        if found.is_nan() || found > allowed {
-            return Err(Error::Device(format!(
-                "{device} computes something else than the CPU: {what} of a training step differs by {found:.1e} \
-                 of its size, allowed {allowed:.0e}"
-            )));
-        }
+        .filter(|(_, found, allowed)| found.is_nan() || found > allowed)
+        .map(|(what, found, allowed)| {
+            format!("{what} of a training step differs by {found:.1e} of its size, allowed {allowed:.0e}")
+        })
+        .collect();
+    if !told.is_empty() {
+        let told = told.join("; ");
+        return Err(Error::Device(format!("{device} computes something else than the CPU: {told}")));
     }
     Ok(worst)
 }

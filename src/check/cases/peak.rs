@@ -1,10 +1,9 @@
 //! The cases of `shaders/peak.wgsl`.
 
-use lenet::kernels::peak;
+use crate::check::kernels::*;
+use crate::kernels::peak;
 
-use super::harness::*;
-
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     let mut cases = Vec::new();
     for (elements, rounds) in [(1, 8), (63, 16), (1000, 40)] {
         let mut case = Case::new(format!("{rounds} rounds of {elements} elements"));
@@ -13,7 +12,7 @@ pub fn cases() -> Vec<Case> {
         // Twelve chains that stay below 11 + 41 and round twice a round on one side, once on the other.
         let rounding = 12.0 * 52.0 * 2.0 * rounds as f32 * f32::EPSILON;
         let output = case.output("output", elements, Compare::Close { absolute: rounding, relative: 0.0 });
-        case.launch(peak::multiply_add(input, output, rounds));
+        case.launch(peak::multiply_add(input, output, rounds))?;
         cases.push(case);
     }
     // The last has more workgroups than fit one row of the grid.
@@ -22,8 +21,8 @@ pub fn cases() -> Vec<Case> {
         let values = Random::of(&case.name).words(words);
         let source = case.integers("source", &values);
         let copied = case.add("copied", &vec![POISON_U32; words], POISON_U32, &[0..words], Compare::Bits);
-        case.launch(peak::copy(source, copied));
+        case.launch(peak::copy(source, copied))?;
         cases.push(case);
     }
-    cases
+    Ok(cases)
 }

@@ -1,13 +1,12 @@
 //! The cases of `shaders/dropout.wgsl`.
 
-use lenet::kernels::dropout;
-
-use super::harness::*;
+use crate::check::kernels::*;
+use crate::kernels::dropout;
 
 /// Both sides draw the same words and do one multiplication: their results are the same bits.
 const EXACT: Compare = Compare::Close { absolute: 0.0, relative: 0.0 };
 
-pub fn cases() -> Vec<Case> {
+pub fn cases(_fill: usize) -> Result<Vec<Case>> {
     // Features, rate, layer, batch, seed.
     let table = [
         (1, 0.5, 0, 1, 0),
@@ -32,9 +31,9 @@ pub fn cases() -> Vec<Case> {
                 ["input", "output_grad"].map(|name| case.floats(name, &random.floats(elements)));
             let [output, input_grad] =
                 ["output", "input_grad"].map(|name| case.output(name, elements, EXACT));
-            case.launch(g.forward(input, output));
-            case.launch(g.backward(output_grad, input_grad));
-            case
+            case.launch(g.forward(input, output))?;
+            case.launch(g.backward(output_grad, input_grad))?;
+            Ok(case)
         })
         .collect()
 }

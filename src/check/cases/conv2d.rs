@@ -1,8 +1,7 @@
 //! The cases of `shaders/conv2d.wgsl`.
 
-use lenet::kernels::{Gradients, LayerBuffers, conv2d};
-
-use super::harness::*;
+use crate::check::kernels::*;
+use crate::kernels::{Gradients, LayerBuffers, conv2d};
 
 /// A convolution without its output's size.
 #[derive(Debug, Clone, Copy)]
@@ -33,56 +32,57 @@ pub const CONV: Conv = Conv {
     activation: None,
     input_activation: None,
     batch: 3,
-    // Small tiles, and as many partial sums as there are blocks.
-    fill: 16_384,
+    fill: 1,
 };
 
-pub fn cases() -> Vec<Case> {
+pub fn cases(fill: usize) -> Result<Vec<Case>> {
     use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
+    // At 16,384: small tiles, and as many partial sums as there are blocks.
+    let conv = Conv { fill, ..CONV };
     // Small, since a software adapter needs a second or more to compile each pipeline.
     let table = [
         // Widths of filters, and of outputs that no tile divides.
-        CONV,
-        Conv { channels: [1, 6], size: [12, 12], kernel: [5, 5], batch: 17, ..CONV },
-        Conv { channels: [3, 5], kernel: [1, 1], batch: 1, ..CONV },
-        Conv { channels: [4, 4], kernel: [2, 2], batch: 16, ..CONV },
-        Conv { channels: [1, 1], kernel: [7, 7], ..CONV },
-        Conv { channels: [1, 7], size: [5, 9], kernel: [2, 7], ..CONV },
-        Conv { channels: [2, 3], size: [8, 5], kernel: [7, 3], batch: 33, ..CONV },
-        Conv { channels: [1, 9], size: [1, 13], kernel: [1, 6], ..CONV },
+        conv,
+        Conv { channels: [1, 6], size: [12, 12], kernel: [5, 5], batch: 17, ..conv },
+        Conv { channels: [3, 5], kernel: [1, 1], batch: 1, ..conv },
+        Conv { channels: [4, 4], kernel: [2, 2], batch: 16, ..conv },
+        Conv { channels: [1, 1], kernel: [7, 7], ..conv },
+        Conv { channels: [1, 7], size: [5, 9], kernel: [2, 7], ..conv },
+        Conv { channels: [2, 3], size: [8, 5], kernel: [7, 3], batch: 33, ..conv },
+        Conv { channels: [1, 9], size: [1, 13], kernel: [1, 6], ..conv },
         // The output is one pixel, as of LeNet-5's third convolution.
-        Conv { channels: [4, 10], size: [5, 5], kernel: [5, 5], batch: 20, ..CONV },
+        Conv { channels: [4, 10], size: [5, 5], kernel: [5, 5], batch: 20, ..conv },
         // Padding, also wider than the filter reaches.
-        Conv { size: [5, 6], pad: [1, 1], ..CONV },
-        Conv { channels: [1, 4], size: [4, 5], kernel: [5, 5], pad: [2, 2], batch: 17, ..CONV },
-        Conv { size: [3, 4], kernel: [2, 2], pad: [3, 2], ..CONV },
+        Conv { size: [5, 6], pad: [1, 1], ..conv },
+        Conv { channels: [1, 4], size: [4, 5], kernel: [5, 5], pad: [2, 2], batch: 17, ..conv },
+        Conv { size: [3, 4], kernel: [2, 2], pad: [3, 2], ..conv },
         // Strides, with rows and columns left over.
-        Conv { size: [5, 6], stride: [2, 2], batch: 17, ..CONV },
-        Conv { size: [6, 8], stride: [2, 2], pad: [1, 1], ..CONV },
-        Conv { kernel: [2, 2], stride: [3, 3], ..CONV },
-        Conv { channels: [1, 2], size: [7, 5], kernel: [3, 2], stride: [3, 1], pad: [0, 2], ..CONV },
+        Conv { size: [5, 6], stride: [2, 2], batch: 17, ..conv },
+        Conv { size: [6, 8], stride: [2, 2], pad: [1, 1], ..conv },
+        Conv { kernel: [2, 2], stride: [3, 3], ..conv },
+        Conv { channels: [1, 2], size: [7, 5], kernel: [3, 2], stride: [3, 1], pad: [0, 2], ..conv },
         // Dilation.
-        Conv { channels: [1, 2], size: [7, 6], kernel: [2, 3], dilation: [3, 2], pad: [2, 3], ..CONV },
-        Conv { channels: [1, 2], size: [5, 9], dilation: [1, 3], stride: [2, 2], pad: [1, 1], ..CONV },
+        Conv { channels: [1, 2], size: [7, 6], kernel: [2, 3], dilation: [3, 2], pad: [2, 3], ..conv },
+        Conv { channels: [1, 2], size: [5, 9], dilation: [1, 3], stride: [2, 2], pad: [1, 1], ..conv },
         // Groups.
-        Conv { channels: [6, 9], size: [4, 5], groups: 3, pad: [1, 1], batch: 17, ..CONV },
-        Conv { channels: [5, 5], groups: 5, kernel: [6, 1], ..CONV },
-        Conv { channels: [3, 6], groups: 3, ..CONV },
-        Conv { channels: [12, 14], groups: 2, kernel: [2, 3], dilation: [2, 1], ..CONV },
+        Conv { channels: [6, 9], size: [4, 5], groups: 3, pad: [1, 1], batch: 17, ..conv },
+        Conv { channels: [5, 5], groups: 5, kernel: [6, 1], ..conv },
+        Conv { channels: [3, 6], groups: 3, ..conv },
+        Conv { channels: [12, 14], groups: 2, kernel: [2, 3], dilation: [2, 1], ..conv },
         // Without a bias.
-        Conv { channels: [4, 6], size: [4, 5], groups: 2, bias: false, batch: 33, ..CONV },
+        Conv { channels: [4, 6], size: [4, 5], groups: 2, bias: false, batch: 33, ..conv },
         // Fewer partial sums than blocks: two for four blocks, one for two.
-        Conv { channels: [16, 20], size: [6, 7], kernel: [5, 5], batch: 64, fill: 8192, ..CONV },
-        Conv { channels: [16, 32], size: [5, 6], kernel: [5, 5], batch: 30, fill: 4096, ..CONV },
+        Conv { channels: [16, 20], size: [6, 7], kernel: [5, 5], batch: 64, fill: 8192, ..conv },
+        Conv { channels: [16, 32], size: [5, 6], kernel: [5, 5], batch: 30, fill: 4096, ..conv },
         // Large tiles, which the shapes do not fill; with activations.
-        Conv { channels: [5, 12], size: [6, 11], pad: [1, 1], batch: 17, fill: 1, ..CONV },
+        Conv { channels: [5, 12], size: [6, 11], pad: [1, 1], batch: 17, fill: 1, ..conv },
         Conv {
             channels: [13, 9],
             size: [4, 8],
             activation: Some(Tanh),
             input_activation: Some(Sigmoid),
             fill: 1,
-            ..CONV
+            ..conv
         },
         Conv {
             channels: [16, 8],
@@ -91,7 +91,7 @@ pub fn cases() -> Vec<Case> {
             activation: Some(Relu),
             input_activation: Some(Relu),
             fill: 1,
-            ..CONV
+            ..conv
         },
         Conv {
             channels: [9, 3],
@@ -100,10 +100,10 @@ pub fn cases() -> Vec<Case> {
             pad: [1, 2],
             activation: Some(ScaledTanh),
             fill: 1,
-            ..CONV
+            ..conv
         },
-        Conv { channels: [3, 5], size: [4, 11], pad: [1, 1], fill: 1, ..CONV },
-        Conv { channels: [8, 6], size: [2, 9], kernel: [1, 7], pad: [0, 3], fill: 1, ..CONV },
+        Conv { channels: [3, 5], size: [4, 11], pad: [1, 1], fill: 1, ..conv },
+        Conv { channels: [8, 6], size: [2, 9], kernel: [1, 7], pad: [0, 3], fill: 1, ..conv },
         Conv {
             channels: [6, 10],
             size: [8, 17],
@@ -112,7 +112,7 @@ pub fn cases() -> Vec<Case> {
             activation: Some(Sigmoid),
             input_activation: Some(Tanh),
             fill: 1,
-            ..CONV
+            ..conv
         },
         Conv {
             channels: [7, 5],
@@ -121,7 +121,7 @@ pub fn cases() -> Vec<Case> {
             stride: [1, 3],
             pad: [0, 2],
             fill: 1,
-            ..CONV
+            ..conv
         },
         Conv {
             channels: [5, 8],
@@ -130,7 +130,7 @@ pub fn cases() -> Vec<Case> {
             stride: [3, 2],
             pad: [2, 1],
             fill: 1,
-            ..CONV
+            ..conv
         },
         Conv {
             channels: [5, 6],
@@ -139,7 +139,7 @@ pub fn cases() -> Vec<Case> {
             dilation: [1, 2],
             pad: [1, 2],
             fill: 1,
-            ..CONV
+            ..conv
         },
         // Filters of one pixel: a picture is one row.
         Conv {
@@ -150,23 +150,23 @@ pub fn cases() -> Vec<Case> {
             input_activation: Some(ScaledTanh),
             batch: 17,
             fill: 1,
-            ..CONV
+            ..conv
         },
-        Conv { channels: [24, 16], size: [4, 4], kernel: [1, 1], groups: 2, fill: 1, ..CONV },
-        Conv { channels: [5, 8], size: [5, 7], kernel: [1, 1], stride: [2, 2], fill: 1, ..CONV },
-        Conv { channels: [5, 2], size: [3, 4], kernel: [1, 1], pad: [1, 0], ..CONV },
+        Conv { channels: [24, 16], size: [4, 4], kernel: [1, 1], groups: 2, fill: 1, ..conv },
+        Conv { channels: [5, 8], size: [5, 7], kernel: [1, 1], stride: [2, 2], fill: 1, ..conv },
+        Conv { channels: [5, 2], size: [3, 4], kernel: [1, 1], pad: [1, 0], ..conv },
     ];
     let masks = [
-        (CONV, 1),
+        (conv, 1),
         // Two partial sums, and a group's own channels.
-        (Conv { channels: [6, 16], size: [6, 6], kernel: [5, 5], batch: 33, ..CONV }, 2),
-        (Conv { channels: [12, 14], groups: 2, kernel: [2, 3], ..CONV }, 3),
+        (Conv { channels: [6, 16], size: [6, 6], kernel: [5, 5], batch: 33, ..conv }, 2),
+        (Conv { channels: [12, 14], groups: 2, kernel: [2, 3], ..conv }, 3),
     ];
     table.into_iter().map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).collect()
 }
 
 /// Gradients that are numbers and ones that are not, of which about half are masked.
-fn masked(conv: Conv, splits: usize) -> Case {
+fn masked(conv: Conv, splits: usize) -> Result<Case> {
     let g = conv.geometry();
     let mut case = Case::new(format!("the mask of {conv:?}, {splits} parts"));
     let mut random = Random::of(&case.name);
@@ -196,8 +196,8 @@ fn masked(conv: Conv, splits: usize) -> Case {
     let exact = Compare::Close { absolute: 0.0, relative: 0.0 };
     let gradients = case.updated("weight_grad", &values, &written, exact);
     case.expected = zeros.into_iter().map(|at| (gradients, at, 0)).collect();
-    case.launch(g.mask_gradient(mask, sub(gradients, 0, splits * stride)));
-    case
+    case.launch(g.mask_gradient(mask, sub(gradients, 0, splits * stride)))?;
+    Ok(case)
 }
 
 impl Conv {
@@ -225,7 +225,7 @@ impl Conv {
     }
 }
 
-fn case(conv: Conv) -> Case {
+fn case(conv: Conv) -> Result<Case> {
     let g = conv.geometry();
     convolution(conv, g.splits(), |b, upstream, input_grad| {
         [g.forward(b), g.input_gradient(b, upstream, input_grad), g.weight_gradient(b, upstream)]
@@ -236,8 +236,8 @@ fn case(conv: Conv) -> Case {
 pub fn convolution(
     conv: Conv,
     splits: usize,
-    launches: impl FnOnce(LayerBuffers, Gradients, Range) -> [lenet::Result<Launch>; 3],
-) -> Case {
+    launches: impl FnOnce(LayerBuffers, Gradients, Range) -> [Result<Launch>; 3],
+) -> Result<Case> {
     let g = conv.geometry();
     let mut case = Case::new(format!("{conv:?}"));
     let mut random = Random::of(&case.name);
@@ -260,7 +260,7 @@ pub fn convolution(
     let buffers = LayerBuffers { input, weight: parameters[0], bias, output };
     let upstream = Gradients { output: output_grad, weight: gradients[0], bias: gradients[1] };
     for launch in launches(buffers, upstream, input_grad) {
-        case.launch(launch);
+        case.launch(launch)?;
     }
-    case
+    Ok(case)
 }
