@@ -32,6 +32,11 @@ pub fn cases() -> Vec<Case> {
         // Fewer partial sums than blocks: two for four blocks, one for two.
         Conv { size: [4, 4], batch: 64, fill: 96, ..PLAIN },
         Conv { size: [4, 5], batch: 30, fill: 48, ..PLAIN },
+        // Rows that are shared, and split.
+        Conv { size: [7, 6], fill: 192, load: Target::DISCRETE.load, ..PLAIN },
+        Conv { size: [9, 5], batch: 33, fill: 1200, load: Target::DISCRETE.load, ..PLAIN },
+        Conv { size: [3, 8], kernel: [5, 3], pad: [2, 1], load: Target::DISCRETE.load, ..PLAIN },
+        Conv { size: [12, 5], stride: [2, 1], bias: false, load: Target::DISCRETE.load, ..PLAIN },
     ];
     table.into_iter().map(case).collect()
 }
@@ -50,7 +55,7 @@ fn case(conv: Conv) -> Case {
         activation: g.activation,
         input_activation: g.input_activation,
         batch: g.batch,
-        fill: g.fill,
+        target: g.target,
     };
     convolution(conv, g.splits(), |b, upstream, input_grad| {
         [g.forward(b), g.input_gradient(b, upstream, input_grad), g.weight_gradient(b, upstream)]

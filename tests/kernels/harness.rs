@@ -8,7 +8,7 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 
 pub use lenet::kernels::activation::Activation;
-pub use lenet::kernels::{CHUNK, LANES, Launch, Range, Step, blocks, padded};
+pub use lenet::kernels::{CHUNK, LANES, Launch, Range, Step, Target, blocks, padded};
 
 // ---------------------------------------------------------------------------------------------------------
 // Tolerances

@@ -20,11 +20,26 @@ pub fn cases() -> Vec<Case> {
         (200, 100, 80, true, Some(Relu), Some(Relu)),
         (260, 261, 30, true, None, None),
     ];
-    table
+    // For devices that so many invocations fill: tiles of 4, 2 and 1 features, whose sums 1 to 16 invocations share.
+    let filled = [
+        ((33, 21, 49, true, Some(Relu), Some(Tanh)), 256),
+        ((33, 21, 49, true, None, None), 16_384),
+        ((200, 100, 80, true, Some(Relu), Some(Relu)), 4096),
+        ((13, 260, 64, false, None, Some(Sigmoid)), 1024),
+        // Two partial sums of three blocks and of two.
+        ((35, 33, 80, true, None, None), 4096),
+        ((5, 9, 17, true, Some(Tanh), None), 4096),
+        ((130, 9, 20, true, None, Some(ScaledTanh)), 1024),
+        ((260, 5, 3, true, Some(Sigmoid), None), 16_384),
+        ((66, 40, 30, true, None, None), 600),
+    ];
+    let plain = table.map(|shape| (shape, Target { fill: 4096, ..Target::CPU }));
+    let filled = filled.map(|(shape, fill)| (shape, Target { fill, ..Target::DISCRETE }));
+    plain
         .into_iter()
-        .map(|(inputs, outputs, batch, bias, activation, input_activation)| {
-            let g =
-                linear::Geometry { inputs, outputs, bias, activation, input_activation, batch, fill: 4096 };
+        .chain(filled)
+        .map(|((inputs, outputs, batch, bias, activation, input_activation), target)| {
+            let g = linear::Geometry { inputs, outputs, bias, activation, input_activation, batch, target };
             let mut case = Case::new(format!("{g:?} in {} parts", g.splits()));
             let mut random = Random::of(&case.name);
             let rows = lanes(batch);

@@ -84,7 +84,16 @@ fn of_size(size: f32, terms: usize) -> Compare {
 fn case(norm: Norm, kind: Kind) -> Case {
     let Norm { channels, positions, activation, batch, count, fill, values } = norm;
     let (epsilon, momentum) = (1e-3, 0.1);
-    let g = norm::Geometry { channels, positions, kind, epsilon, momentum, activation, batch, fill };
+    let g = norm::Geometry {
+        channels,
+        positions,
+        kind,
+        epsilon,
+        momentum,
+        activation,
+        batch,
+        target: Target { fill, ..Target::CPU },
+    };
     let mut case = Case::new(format!("{g:?}, {count} images, {values:?}, in {} parts", g.splits()));
     case.steps = vec![Step { count: count as u32, ..Step::default() }];
     let mut random = Random::of(&case.name);
