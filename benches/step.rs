@@ -9,7 +9,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use lenet::Network;
 use lenet::backend::{Backend, gpu};
 use lenet::kernels::{Range, Step};
-use lenet::plan::{Options, Phase, Plan};
+use lenet::plan::{Options, Phase, Plan, Target};
 use pollster::block_on;
 
 /// Images that lie on the device.
@@ -18,9 +18,9 @@ const IMAGES: usize = 4096;
 const BATCHES: [usize; 3] = [1, 64, 512];
 
 /// LeNet-5 with fresh weights and noise to learn.
-fn plan(batch: usize, fill: usize) -> Plan {
+fn plan(batch: usize, target: Target) -> Plan {
     let network = Network::preset("lenet5").expect("a preset");
-    let options = Options { batch, fill, train_images: IMAGES, eval_images: IMAGES, ..Options::default() };
+    let options = Options { batch, target, train_images: IMAGES, eval_images: IMAGES, ..Options::default() };
     Plan::new(&network, &options).expect("a plan")
 }
 
@@ -60,7 +60,7 @@ fn steps(c: &mut Criterion) {
         for batch in BATCHES {
             group.throughput(Throughput::Elements(batch as u64));
             let mut backends = Vec::new();
-            let on_cpu = plan(batch, Options::default().fill);
+            let on_cpu = plan(batch, Target::CPU);
             backends.push(("cpu", Backend::cpu(&on_cpu.program), on_cpu));
             if let Some(device) = &device {
                 let on_gpu = plan(batch, device.fill());
@@ -87,7 +87,7 @@ fn steps(c: &mut Criterion) {
 
 fn launches(c: &mut Criterion) {
     let batch = 64;
-    let plan = plan(batch, Options::default().fill);
+    let plan = plan(batch, Target::CPU);
     let mut backend = Backend::cpu(&plan.program);
     fill(&plan, &mut backend);
     backend.run(Phase::Train, &[step(batch)]).expect("a step");

@@ -4,12 +4,12 @@
 
 use std::path::Path;
 
-use lenet::backend::Backend;
+use lenet::backend::Device;
 use lenet::data::Dataset;
 use lenet::files::{read, write_atomically};
 use lenet::model::checkpoint::{self, Checkpoint, Notes};
 use lenet::model::{self, About, Model};
-use lenet::plan::Plan;
+use lenet::plan::{Options, Plan};
 use lenet::session::Session;
 use lenet::train::{Advance, Event, Settings, Trainer};
 use lenet::{Network, Result};
@@ -109,10 +109,10 @@ fn save(session: &mut Session, data: &Dataset, path: &Path) -> Result<()> {
 }
 
 /// The model of a file, and a session with its weights.
-fn load(path: &Path) -> Result<(Model, Session)> {
+fn load(path: &Path, device: &Device) -> Result<(Model, Session)> {
     let model = Model::decode(&path.display().to_string(), &read(path)?, None)?;
-    let plan = Plan::new(&model.network, &Default::default())?;
-    let backend = block_on(Backend::automatic(&plan.program))?;
+    let plan = Plan::new(&model.network, &Options { target: device.target(), ..Options::default() })?;
+    let backend = block_on(device.backend(&plan.program))?;
     let mut session = Session::new(plan, backend);
     session.set_parameters(model.parameters.iter().map(Vec::as_slice))?;
     Ok((model, session))
@@ -122,9 +122,12 @@ fn main() -> Result<()> {
     let (training, test) = (shapes("shapes", 3000, 1)?, shapes("more shapes", 600, 2)?);
     let network = Network::parse(NETWORK)?;
     let settings = Settings { epochs: 50, batch: 50, seed: 7, ..Settings::default() };
+    // The device comes first: plans are made for it.
+    let device = block_on(Device::automatic())?;
     let start = || {
-        let plan = Plan::new(&network, &Trainer::options(&settings, &training, &test))?;
-        let backend = block_on(Backend::automatic(&plan.program))?;
+        let options = Options { target: device.target(), ..Trainer::options(&settings, &training, &test) };
+        let plan = Plan::new(&network, &options)?;
+        let backend = block_on(device.backend(&plan.program))?;
         println!("training on {}", backend.name());
         Trainer::new(Session::new(plan, backend), settings.clone(), &training, &test)
     };
@@ -154,7 +157,7 @@ fn main() -> Result<()> {
     save(&mut session, &training, &path)?;
     drop(session);
 
-    let (model, mut session) = load(&path)?;
+    let (model, mut session) = load(&path, &device)?;
     println!("read back from {}", path.display());
     for i in 0..SHAPES.len() {
         let probabilities = block_on(session.predict(test.image(i)))?;

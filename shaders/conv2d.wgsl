@@ -13,12 +13,13 @@
 // Layout: element (n, c, y, x) of an activation is at (((n/16 · C + c) · H + y) · W + x) · 16 + n % 16. The
 // 16 lanes of a block hold 16 images: their loads are contiguous and they share every weight.
 //
-// Who computes what: a workgroup of 64 is 16 images × 4 tiles. `forward` and `input_gradient`: a tile is 4 or 8
+// Who computes what: a workgroup of 64 is 16 images × 4 tiles. `forward` and `input_gradient`: a tile is 1, 2, 4 or 8
 // columns × 4 or 8 channels, all sums in registers; it goes through the filters by rows of taps, three taps at a
 // time, for which it loads a row of pixels once. In `input_gradient` the columns of a tile lie STRIDE_WIDTH apart, so
 // that a tap which reaches one of them reaches all. `weight_gradient`: a tile is 4 output channels × ROWS rows of
 // three taps, summed over the positions and images of every SPLITS-th block, then over the 16 lanes in workgroup
-// memory; each split writes its own partial sum, which the optimizer adds up.
+// memory; each split writes its own partial sum, which the optimizer adds up. Where that leaves a device empty,
+// ROW_SHARES of a workgroup's tiles are one tile at other rows of the output, and ROW_SPLITS splits share a block.
 //
 // Tile sizes are constants: what is beyond them, the compiler leaves out altogether.
 
@@ -40,12 +41,14 @@ override GROUPS: u32;
 override BIAS: bool;
 override ACTIVATION: u32 = 99;          // of this layer; 99 is none
 override INPUT_ACTIVATION: u32 = 99;    // of the layer before, where `input_gradient` applies its derivative
-override COLUMNS: u32;                  // of a tile of `forward`: 4 or 8
+override COLUMNS: u32;                  // of a tile of `forward`: 1, 2, 4 or 8
 override CHANNELS: u32;                 // of a tile of `forward`: 4 or 8
-override IN_COLUMNS: u32;               // of a tile of `input_gradient`: 4 or 8
+override IN_COLUMNS: u32;               // of a tile of `input_gradient`: 1, 2, 4 or 8
 override IN_TILE: u32;                  // channels of a tile of `input_gradient`: 4 or 8
 override BLOCKS: u32;                   // blocks of 16 images in the batch
 override SPLITS: u32;                   // partial sums of `weight_gradient`
+override ROW_SPLITS: u32;               // of them, how many share a block's rows
+override ROW_SHARES: u32;               // tiles of a workgroup that share a split's rows: 1, 2 or 4
 
 override GROUP_IN = IN_CHANNELS / GROUPS;
 override GROUP_OUT = OUT_CHANNELS / GROUPS;
@@ -62,6 +65,9 @@ override ROW_TILES = (TAP_ROWS + ROWS - 1) / ROWS;
 override QUADS = (GROUP_OUT + 3) / 4;
 override WEIGHT_TILES = GROUPS * QUADS * ROW_TILES;
 override BIAS_TILES = select(0, GROUPS * QUADS, BIAS);
+override PLACES = 4 / ROW_SHARES;                           // tiles of `weight_gradient` in a workgroup
+override ROW_STEP = ROW_SPLITS * ROW_SHARES;
+override BLOCK_STEP = SPLITS / ROW_SPLITS;
 // Each partial sum starts on a 256-byte boundary.
 override WEIGHT_STRIDE = (OUT_CHANNELS * GROUP_IN * TAPS + 63) / 64 * 64;
 override BIAS_STRIDE = (OUT_CHANNELS + 63) / 64 * 64;
@@ -263,7 +269,7 @@ fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_
     let at = (((workgroup.z * OUT_CHANNELS + low.x) * OUT_HEIGHT + y) * OUT_WIDTH + x) * LANES + lane;
     // What divides is known to the compiler.
     let channels = select(GROUP_OUT - first, CHANNELS, GROUP_OUT % CHANNELS == 0u);
-    let columns = select(OUT_WIDTH - x, COLUMNS, OUT_WIDTH % COLUMNS == 0u);
+    let columns = select(min(OUT_WIDTH - x, COLUMNS), COLUMNS, OUT_WIDTH % COLUMNS == 0u);
     store_strip(at, channels, columns, sums.low);
     if (CHANNELS > 4u && channels > 4u) {
         store_strip(at + 4u * OUT_HEIGHT * OUT_WIDTH * LANES, channels - 4u, columns, sums.high);
@@ -386,7 +392,8 @@ fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wor
     let at = (((workgroup.z * IN_CHANNELS + group * GROUP_IN + first) * IN_HEIGHT + y) * IN_WIDTH + x) * LANES + lane;
     // What divides is known to the compiler.
     let channels = select(GROUP_IN - first, IN_TILE, GROUP_IN % IN_TILE == 0u);
-    let columns = select((IN_WIDTH - x + STRIDE_WIDTH - 1u) / STRIDE_WIDTH, IN_COLUMNS, IN_WIDTH % (IN_COLUMNS * STRIDE_WIDTH) == 0u);
+    let within = min((IN_WIDTH - x + STRIDE_WIDTH - 1u) / STRIDE_WIDTH, IN_COLUMNS);
+    let columns = select(within, IN_COLUMNS, IN_WIDTH % (IN_COLUMNS * STRIDE_WIDTH) == 0u);
     store_input_strip(at, channels, columns, sums.low);
     if (IN_TILE > 4u && channels > 4u) {
         store_input_strip(at + 4u * IN_HEIGHT * IN_WIDTH * LANES, channels - 4u, columns, sums.high);
@@ -473,8 +480,9 @@ fn lend(invocation: u32, row: u32, s: Taps) {
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * 4u + invocation / LANES;
+    let tile = workgroup.x * PLACES + invocation / LANES / ROW_SHARES;
     let split = workgroup.y;
+    let row = select(split % ROW_SPLITS + invocation / LANES % ROW_SHARES * ROW_SPLITS, 0u, ROW_STEP == 1u);
     let plane = OUT_HEIGHT * OUT_WIDTH * LANES;
     var sum0 = Taps();
     var sum1 = Taps();
@@ -487,10 +495,10 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
         let first = outs % QUADS * 4u;
         // Channels beyond the group's last repeat it: they are computed and not stored.
         let spread = min(NEXT, vec4(GROUP_OUT - 1u - first)) * plane;
-        for (var block = split; block < BLOCKS; block += SPLITS) {
+        for (var block = split / ROW_SPLITS; block < BLOCKS; block += BLOCK_STEP) {
             let channel = (block * OUT_CHANNELS + group * GROUP_OUT + first) * plane + lane;
             if (KERNEL_WIDTH == 1u) {
-                for (var y = 0u; y < OUT_HEIGHT; y++) {
+                for (var y = row; y < OUT_HEIGHT; y += ROW_STEP) {
                     let w0 = walk(block, group, r, y, lane);
                     let w1 = walk(block, group, r + 1u, y, lane);
                     let w2 = walk(block, group, r + 2u, y, lane);
@@ -514,7 +522,7 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
                     }
                 }
             } else {
-                for (var y = 0u; y < OUT_HEIGHT; y++) {
+                for (var y = row; y < OUT_HEIGHT; y += ROW_STEP) {
                     let w0 = walk(block, group, r, y, lane);
                     let w1 = walk(block, group, r + 1u, y, lane);
                     let w2 = walk(block, group, r + 2u, y, lane);
@@ -543,11 +551,13 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
         let first = outs % QUADS * 4u;
         let o = outs / QUADS * GROUP_OUT + first;
         let spread = min(NEXT, vec4(GROUP_OUT - 1u - first)) * plane;
-        for (var block = split; block < BLOCKS; block += SPLITS) {
+        for (var block = split / ROW_SPLITS; block < BLOCKS; block += BLOCK_STEP) {
             let start = (block * OUT_CHANNELS + o) * plane + lane;
-            for (var p = 0u; p < plane; p += LANES) {
-                let at = start + p;
-                sum0.t0 += vec4(output_grad[at], output_grad[at + spread.y], output_grad[at + spread.z], output_grad[at + spread.w]);
+            for (var y = row; y < OUT_HEIGHT; y += ROW_STEP) {
+                for (var x = 0u; x < OUT_WIDTH; x++) {
+                    let at = start + (y * OUT_WIDTH + x) * LANES;
+                    sum0.t0 += vec4(output_grad[at], output_grad[at + spread.y], output_grad[at + spread.z], output_grad[at + spread.w]);
+                }
             }
         }
     }
@@ -556,15 +566,15 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
     lend(invocation, 2u, sum2);
     lend(invocation, 3u, sum3);
     workgroupBarrier();
-    // Forty-eight invocations add the lanes up, in order: one for each tile, row and tap.
-    let slot = invocation / 4u;
+    // Twelve invocations for each tile add the lanes up, in order: one for each row and tap.
+    let slot = invocation / PLACES;
     if (slot >= 12u) {
         return;
     }
-    let mine = workgroup.x * 4u + invocation % 4u;
+    let mine = workgroup.x * PLACES + invocation % PLACES;
     var sum = vec4(0.0);
-    for (var k = 0u; k < LANES; k++) {
-        sum += partial[slot * 64u + invocation % 4u * LANES + k];
+    for (var k = 0u; k < ROW_SHARES * LANES; k++) {
+        sum += partial[slot * 64u + invocation % PLACES * ROW_SHARES * LANES + k];
     }
     if (mine < WEIGHT_TILES) {
         // Where filters are one column wide, three rows stand in the place of three taps.

@@ -21,8 +21,9 @@
 // are bound as a uniform buffer: constant caches are made for that. `forward`, and the input's gradient in
 // `backward`: a tile is 2 rows × COLUMNS columns × CHANNELS channels, all in registers, and each row of the input
 // serves both rows. The weights' gradient: a tile is 2·PAIRS output channels × TAP_ROWS rows of taps of one input
-// channel, over the rows of a split; the 16 lanes of a tile meet in workgroup memory. Tile sizes are constants:
-// what is beyond them, the compiler leaves out altogether.
+// channel, over the rows of a split; the 16 lanes of a tile meet in workgroup memory, and with them those of the
+// ROW_SHARES tiles of a workgroup that are one tile at other rows, where a device would else be empty. Tile sizes are
+// constants: what is beyond them, the compiler leaves out altogether.
 //
 // Where a condition is met for every pixel it is made with `&` and `|`: `&&` and `||` are branches, and a browser's
 // compiler may choke on a hundred of them in a row.
@@ -54,6 +55,7 @@ override TAP_ROWS: u32;            // rows of taps of a tile of the weights' gra
 override BLOCKS: u32;              // blocks of 16 images in the batch
 override SPLITS: u32;              // partial sums of the weights' gradient
 override ROW_SPLITS: u32;          // of them, how many share a block's rows
+override ROW_SHARES: u32;          // tiles of a workgroup that share a split's rows: 1, 2 or 4
 override BYTES: bool;              // whether `input` is the data set
 override BORDER: u32;              // background around each of its pictures
 override MEAN: f32;
@@ -72,7 +74,9 @@ override OUT_TILES = (OUT_CHANNELS + 2 * PAIRS - 1) / (2 * PAIRS);
 override ROW_TILES = (KERNEL_HEIGHT + TAP_ROWS - 1) / TAP_ROWS;
 override TAP_TILES = SPLITS * OUT_TILES * IN_CHANNELS * ROW_TILES;
 override BIAS_TILES = select(0u, SPLITS * OUT_TILES, BIAS);
-override WEIGHT_GROUPS = (TAP_TILES + BIAS_TILES + 3) / 4;
+override PLACES = 4 / ROW_SHARES;                                // tiles of the weights' gradient in a workgroup
+override ROW_STEP = ROW_SPLITS * ROW_SHARES;
+override WEIGHT_GROUPS = (TAP_TILES + BIAS_TILES + PLACES - 1) / PLACES;
 // Windows that a round of the weights' gradient takes: a word of the data set holds the columns of two.
 override WINDOWS = select(1u, 2u, BYTES);
 // Each partial sum starts on a 256-byte boundary.
@@ -580,7 +584,8 @@ struct Sums {
 
 fn weight_part(invocation: u32, workgroup: u32) -> Sums {
     let lane = invocation % LANES;
-    let t = weight_tile(workgroup * 4u + invocation / LANES);
+    let t = weight_tile(workgroup * PLACES + invocation / LANES / ROW_SHARES);
+    let start = t.split % ROW_SPLITS + select(invocation / LANES % ROW_SHARES * ROW_SPLITS, 0u, ROW_SHARES == 1u);
     var f0 = Filters();
     var f1 = Filters();
     var f2 = Filters();
@@ -592,7 +597,7 @@ fn weight_part(invocation: u32, workgroup: u32) -> Sums {
             var sum0 = vec2(0.0);
             var sum1 = vec2(0.0);
             var sum2 = vec2(0.0);
-            for (var row = t.split % ROW_SPLITS; row < POOLED_HEIGHT; row += ROW_SPLITS) {
+            for (var row = start; row < POOLED_HEIGHT; row += ROW_STEP) {
                 for (var column = 0u; column < POOLED_WIDTH; column++) {
                     let g0 = pair_grad(block, t.o, row, column, lane);
                     sum0 += g0.a + g0.b + g0.c + g0.d;
@@ -611,7 +616,7 @@ fn weight_part(invocation: u32, workgroup: u32) -> Sums {
             f2.k0.w0 += sum2;
         } else {
             let p = picture(block, lane);
-            for (var row = t.split % ROW_SPLITS; row < POOLED_HEIGHT; row += ROW_SPLITS) {
+            for (var row = start; row < POOLED_HEIGHT; row += ROW_STEP) {
                 let y = i32(2u * row + t.ky) - i32(PAD_HEIGHT);
                 var r0 = walk(p, t.c, y);
                 var r1 = walk(p, t.c, y + 1);
@@ -654,18 +659,18 @@ fn lend(invocation: u32, pair: u32, w: Taps) {
 
 // Adds up the lanes of row of taps `k`, in order, and stores the sums: an invocation for each tile, pair and tap.
 fn reduce(invocation: u32, workgroup: u32, k: u32) {
-    let t = weight_tile(workgroup * 4u + invocation % 4u);
-    let pair = invocation / 4u % PAIRS;
-    let kx = invocation / (4u * PAIRS);
+    let t = weight_tile(workgroup * PLACES + invocation % PLACES);
+    let pair = invocation / PLACES % PAIRS;
+    let kx = invocation / (PLACES * PAIRS);
     let ky = t.ky + k;
     let o = t.o + 2u * pair;
     let beyond = select((ky >= KERNEL_HEIGHT) | (kx >= KERNEL_WIDTH), (k > 0u) | (kx > 0u), t.of_bias);
     if (!t.there || beyond || kx >= 5u || o >= OUT_CHANNELS) {
         return;
     }
-    let base = pair * 320u + kx * 64u + invocation % 4u * LANES;
+    let base = pair * 320u + kx * 64u + invocation % PLACES * ROW_SHARES * LANES;
     var sum = vec2(0.0);
-    for (var l = 0u; l < LANES; l++) {
+    for (var l = 0u; l < ROW_SHARES * LANES; l++) {
         sum += partial[base + l];
     }
     let second = o + 1u < OUT_CHANNELS;

@@ -13,7 +13,8 @@
 // row where rows are strided or dilated. In `input_gradient` the columns of a tile lie STRIDE_WIDTH apart, so that a
 // tap which reaches one of them reaches all. `weight_gradient`: a tile is all of a filter and its bias, summed over
 // the positions and images of every SPLITS-th block, then over the 16 lanes in workgroup memory; each split writes
-// its own partial sum, which the optimizer adds up.
+// its own partial sum, which the optimizer adds up. Where that leaves a device empty, ROW_SHARES of a workgroup's tiles
+// are one tile at other rows of the output, and ROW_SPLITS splits share a block.
 
 override IN_CHANNELS: u32;
 override IN_HEIGHT: u32;
@@ -33,12 +34,17 @@ override ACTIVATION: u32 = 99;          // of this layer; 99 is none
 override INPUT_ACTIVATION: u32 = 99;    // of the layer before, where `input_gradient` applies its derivative
 override BLOCKS: u32;                   // blocks of 16 images in the batch
 override SPLITS: u32;                   // partial sums of `weight_gradient`
+override ROW_SPLITS: u32;               // of them, how many share a block's rows
+override ROW_SHARES: u32;               // tiles of a workgroup that share a split's rows: 1, 2 or 4
 
 override TAPS = KERNEL_HEIGHT * KERNEL_WIDTH;
 override ROWS = select(1u, 2u, STRIDE_HEIGHT == 1u && DILATION_HEIGHT == 1u);
 override STRIPS = (OUT_WIDTH + COLUMNS - 1) / COLUMNS;
 override PHASE_STRIPS = ((IN_WIDTH + STRIDE_WIDTH - 1) / STRIDE_WIDTH + COLUMNS - 1) / COLUMNS;
 override IN_STRIPS = STRIDE_WIDTH * PHASE_STRIPS;
+override PLACES = 4 / ROW_SHARES;           // tiles of `weight_gradient` in a workgroup
+override ROW_STEP = ROW_SPLITS * ROW_SHARES;
+override BLOCK_STEP = SPLITS / ROW_SPLITS;
 // Each partial sum starts on a 256-byte boundary.
 override WEIGHT_STRIDE = (IN_CHANNELS * TAPS + 63) / 64 * 64;
 override BIAS_STRIDE = (IN_CHANNELS + 63) / 64 * 64;
@@ -334,8 +340,9 @@ fn lend(invocation: u32, ky: u32, s: Taps) {
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let c = workgroup.x * 4u + invocation / LANES;
+    let c = workgroup.x * PLACES + invocation / LANES / ROW_SHARES;
     let split = workgroup.y;
+    let row = select(split % ROW_SPLITS + invocation / LANES % ROW_SHARES * ROW_SPLITS, 0u, ROW_STEP == 1u);
     var s0 = Taps();
     var s1 = Taps();
     var s2 = Taps();
@@ -343,9 +350,9 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
     var s4 = Taps();
     var sum = 0.0;
     if (c < IN_CHANNELS) {
-        for (var block = split; block < BLOCKS; block += SPLITS) {
+        for (var block = split / ROW_SPLITS; block < BLOCKS; block += BLOCK_STEP) {
             let plane = block * IN_CHANNELS + c;
-            for (var y = 0u; y < OUT_HEIGHT; y++) {
+            for (var y = row; y < OUT_HEIGHT; y += ROW_STEP) {
                 let r0 = walk(plane, y, 0u, lane);
                 let r1 = walk(plane, y, 1u, lane);
                 let r2 = walk(plane, y, 2u, lane);
@@ -388,13 +395,14 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
     if (KERNEL_HEIGHT > 4u) { lend(invocation, 4u, s4); }
     partial[1600u + invocation] = sum;
     workgroupBarrier();
-    // Sixteen invocations for each tile add the lanes up, in order: a tap each in every round; after the taps, the bias.
-    let mine = workgroup.x * 4u + invocation % 4u;
-    for (var slot = invocation / 4u; slot < TAPS + select(0u, 1u, BIAS); slot += 16u) {
+    // Sixteen invocations or more for each tile add the lanes up, in order: a tap each in every round; after the taps,
+    // the bias.
+    let mine = workgroup.x * PLACES + invocation % PLACES;
+    for (var slot = invocation / PLACES; slot < TAPS + select(0u, 1u, BIAS); slot += 64u / PLACES) {
         let place = select(slot / KERNEL_WIDTH * 5u + slot % KERNEL_WIDTH, 25u, slot == TAPS);
-        let start = place * 64u + invocation % 4u * LANES;
+        let start = place * 64u + invocation % PLACES * ROW_SHARES * LANES;
         var all = 0.0;
-        for (var k = 0u; k < LANES; k++) {
+        for (var k = 0u; k < ROW_SHARES * LANES; k++) {
             all += partial[start + k];
         }
         if (mine >= IN_CHANNELS) {

@@ -18,7 +18,8 @@
 // Layout: logits lie in blocks of 16 images, the image varying fastest (see conv2d.wgsl): row (n, i) is number
 // (n/16 · POSITIONS + i) · 16 + n % 16. Labels are bytes, four a word, the first in the low byte; that of row
 // (n, i) is byte n · POSITIONS + i, n being the image's number in the data set. One invocation computes one row.
-// `sum_rows` is one workgroup: 64 strided sums, then a tree, always in the same order. Floats count the verdicts
+// `sum_rows` is one workgroup: 64 strided sums, then a tree, always in the same order. Where rows are many, as of a net
+// that labels every pixel, `add_rows` first makes few of them in the same way, one a workgroup. Floats count the verdicts
 // exactly: a binding of 128 MiB holds 2²⁴ rows at most.
 
 override CLASSES: u32;
@@ -168,6 +169,25 @@ fn softmax(@builtin(global_invocation_id) id: vec3<u32>) {
 }
 
 var<workgroup> partial: array<vec2<f32>, 64>;
+
+// As many sums as `rows` has room for.
+@compute @workgroup_size(64)
+fn add_rows(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    var sum = vec2(0.0);
+    for (var row = workgroup.x * 64u + invocation; row < ROWS; row += arrayLength(&rows) * 64u) {
+        sum += summed[row];
+    }
+    partial[invocation] = sum;
+    for (var half = 32u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (invocation < half) {
+            partial[invocation] += partial[invocation + half];
+        }
+    }
+    if (invocation == 0u) {
+        rows[workgroup.x] = partial[0];
+    }
+}
 
 @compute @workgroup_size(64)
 fn sum_rows(@builtin(local_invocation_index) invocation: u32) {

@@ -4,7 +4,7 @@
 #[cfg(doc)]
 use crate::{
     Error, Network,
-    backend::{Answer, Backend, Gpu, gpu},
+    backend::{Answer, Backend, Device, Gpu, gpu},
     check, data,
     data::Dataset,
     files, inspect, kernels, model,

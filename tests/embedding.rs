@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use common::required;
-use lenet::backend::{Answer, Backend, Cpu, Gpu, Readback, gpu};
+use lenet::backend::{Answer, Backend, Cpu, Device, Gpu, Readback, gpu};
 use lenet::data::Dataset;
 use lenet::plan::{Plan, Program};
 use lenet::session::Session;
@@ -27,6 +27,7 @@ fn what_crosses_threads(trainer: &mut Trainer, device: &gpu::Device, program: &P
     sendable::<Trainer>();
     sendable::<Session>();
     sendable::<Backend>();
+    shareable::<Device>();
     sendable::<Gpu>();
     sendable::<Readback>();
     sendable::<Answer<Vec<f32>>>();
@@ -49,7 +50,8 @@ fn what_crosses_threads(trainer: &mut Trainer, device: &gpu::Device, program: &P
     send(&gpu::adapters());
     send(&Gpu::new(device, program));
     send(&Backend::gpu(device, program));
-    send(&Backend::automatic(program));
+    send(&Device::automatic());
+    send(&Device::Cpu.backend(program));
 }
 
 /// A device that an embedder might have, and how many errors its owner's handler was told.

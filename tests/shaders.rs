@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::kernels::{Launch, shaders::Access};
 use lenet::network::Network;
-use lenet::plan::{Options, Phase, Plan};
+use lenet::plan::{Options, Phase, Plan, Target};
 use naga::back::pipeline_constants::process_overrides;
 use naga::back::{PipelineConstants, hlsl, msl, spv};
 use naga::proc::Layouter;
@@ -35,12 +35,16 @@ fn launches() -> Vec<(String, Launch)> {
         // As many as MNIST has, where so many fit a binding.
         let pixels = network.input.channels * network.input.height * network.input.width;
         let most = limits().max_storage_buffer_binding_size as usize / pixels / 2;
-        for batch in [1, 64, 128] {
-            for (rule, clip) in Rule::ALL.into_iter().flat_map(|rule| [(rule, None), (rule, Some(1.0))]) {
+        let rules = Rule::ALL.into_iter().flat_map(|rule| [(rule, None), (rule, Some(1.0))]);
+        let on_a_cpu = rules.map(|(rule, clip)| (Target::CPU, rule, clip));
+        let on_gpus = [Target::INTEGRATED, Target::DISCRETE].map(|target| (target, Rule::Adam, None));
+        for (target, rule, clip) in on_a_cpu.chain(on_gpus) {
+            for batch in [1, 64, 128] {
                 let options = Options {
                     batch,
                     optimizer: Optimizer::new(rule),
                     clip,
+                    target,
                     train_images: most.min(60_000),
                     eval_images: most.min(10_000),
                     ..Options::default()

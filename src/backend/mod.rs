@@ -10,10 +10,52 @@ use std::task::{Context, Poll, Waker};
 
 use crate::error::{Error, Result};
 use crate::kernels::{Range, Step};
-use crate::plan::{Phase, Program};
+use crate::plan::{Phase, Program, Target};
 
 pub use cpu::Cpu;
 pub use gpu::Gpu;
+
+/// Where plans will run. It comes before the plan, whose tiles are made for it.
+#[derive(Clone)]
+pub enum Device {
+    /// The CPU twins.
+    Cpu,
+    /// A GPU.
+    Gpu(gpu::Device),
+}
+
+impl Device {
+    /// This machine's best GPU, opened for this library alone; the CPU where there is none. Never a software adapter,
+    /// which the CPU outruns.
+    ///
+    /// # Errors
+    /// Those of [`gpu::Device::open`]: a GPU that is there and refuses is not passed over.
+    pub async fn automatic() -> Result<Device> {
+        match gpu::best(&gpu::adapters().await, false) {
+            Some(adapter) => gpu::Device::open(adapter).await.map(Device::Gpu),
+            None => Ok(Device::Cpu),
+        }
+    }
+
+    /// What it is like, for [`Options::target`](crate::plan::Options::target).
+    pub fn target(&self) -> Target {
+        match self {
+            Device::Cpu => Target::CPU,
+            Device::Gpu(device) => device.target(),
+        }
+    }
+
+    /// The plan on it.
+    ///
+    /// # Errors
+    /// Those of [`Backend::gpu`].
+    pub async fn backend(&self, program: &Program) -> Result<Backend> {
+        match self {
+            Device::Cpu => Ok(Backend::cpu(program)),
+            Device::Gpu(device) => Backend::gpu(device, program).await,
+        }
+    }
+}
 
 /// A plan's buffers and launches on one of the two kinds of device.
 // The larger variant is the usual one, and there is one value for a whole training run.
@@ -37,18 +79,6 @@ impl Backend {
     /// [`Error::Limit`] when a buffer outgrows the device, [`Error::Device`] when it refuses a pipeline.
     pub async fn gpu(device: &gpu::Device, program: &Program) -> Result<Backend> {
         Gpu::new(device, program).await.map(Backend::Gpu)
-    }
-
-    /// The plan on this machine's best GPU, opened for it alone; on the CPU where there is none. Never on a software
-    /// adapter, which the CPU outruns.
-    ///
-    /// # Errors
-    /// Those of [`gpu::Device::open`] and [`Backend::gpu`]: a GPU that is there and refuses is not passed over.
-    pub async fn automatic(program: &Program) -> Result<Backend> {
-        match gpu::best(&gpu::adapters().await, false) {
-            Some(adapter) => Backend::gpu(&gpu::Device::open(adapter).await?, program).await,
-            None => Ok(Backend::cpu(program)),
-        }
     }
 
     /// What runs the plan, for messages.

@@ -11,7 +11,7 @@ use crate::kernels::loss::RECORD;
 use crate::plan::{BufferId, Phase, Program};
 
 pub use crate::error::Result;
-pub use crate::kernels::{CHUNK, LANES, Launch, Range, Step, blocks, padded};
+pub use crate::kernels::{CHUNK, LANES, Launch, Range, Step, Target, blocks, padded};
 pub use crate::network::Activation;
 
 // ---------------------------------------------------------------------------------------------------------

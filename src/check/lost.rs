@@ -15,7 +15,7 @@ pub async fn survives_loss(device: &gpu::Device) -> Result<()> {
     let wrong = |what: &str, found: String| {
         Err(Error::Device(format!("{}: after the device was lost, {what} gave {found}", device.name())))
     };
-    let Some(case) = cases("batch", device.fill())?.into_iter().next() else { return Ok(()) };
+    let Some(case) = cases("batch", device.target().fill)?.into_iter().next() else { return Ok(()) };
     let mut backend = Backend::gpu(device, &case.program).await?;
     let range = Range { len: CHUNK, ..case.program.train[0].bindings[0].1 };
     backend.run(Phase::Train, &case.steps)?;

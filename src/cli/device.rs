@@ -2,7 +2,7 @@
 
 use lenet::backend::{Backend, Cpu, gpu};
 use lenet::network::Network;
-use lenet::plan::{Memory, Options, Plan, Program};
+use lenet::plan::{Memory, Options, Plan, Program, Target};
 use lenet::session::Session;
 
 use super::failure::{Failure, Outcome};
@@ -20,9 +20,9 @@ pub struct Chosen {
 }
 
 impl Chosen {
-    /// Invocations that fill it.
-    pub fn fill(&self) -> usize {
-        self.gpu.as_ref().map_or(Options::default().fill, gpu::Device::fill)
+    /// What it is like, for the plan's tiles.
+    pub fn target(&self) -> Target {
+        self.gpu.as_ref().map_or(Target::CPU, gpu::Device::target)
     }
 
     /// The GPU, or none where the CPU backend runs.
@@ -55,7 +55,7 @@ impl Chosen {
 
     /// A plan that fits it.
     pub fn plan(&self, network: &Network, options: &Options) -> lenet::Result<Plan> {
-        let options = Options { fill: self.fill(), ..options.clone() };
+        let options = Options { target: self.target(), ..options.clone() };
         Plan::within(network, &options, self.memory())
     }
 

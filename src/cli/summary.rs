@@ -4,7 +4,7 @@ use lenet::kernels::Launch;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::model::record::load_network;
 use lenet::network::{Input, Network, Placed};
-use lenet::plan::{Options, Phase, Plan};
+use lenet::plan::{Options, Phase, Plan, Target};
 use serde_json::{Value, json};
 
 use super::args::rules;
@@ -57,7 +57,8 @@ pub fn run(args: &Args) -> Outcome {
         eval_images: IMAGES.1,
         ..Options::default()
     };
-    let options = Options { fill: args.fill.unwrap_or(options.fill), ..options };
+    let target = args.fill.map_or(options.target, Target::filled_by);
+    let options = Options { target, ..options };
     let plan = Plan::new(&network, &options)?;
     if args.json {
         let list = |phase| plan.program.launches(phase).iter().map(launch_json).collect::<Vec<_>>();

@@ -5,7 +5,7 @@
 pub use super::{Gradients, LayerBuffers as Buffers};
 
 use super::shaders::conv2d as shader;
-use super::{LANES, Launch, Range, WORKGROUP, blocks, fused, padded};
+use super::{LANES, Launch, Parts, Range, Target, WORKGROUP, blocks, fused, padded};
 use crate::error::Result;
 use crate::network::Activation;
 
@@ -38,20 +38,16 @@ pub struct Geometry {
     pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
-    /// Invocations that fill the device: large tiles are cut up, and the weights' gradient is split, until there
-    /// are so many.
-    pub fill: usize,
+    /// The device: large tiles are cut up, and the weights' gradient is split, until it is filled.
+    pub target: Target,
 }
 
-/// Columns and channels of a tile: 4 or 8 of each.
+/// Columns and channels of a tile: 8 or 4 of each, or fewer columns.
 #[derive(Debug, Clone, Copy)]
 struct Tile {
     columns: usize,
     channels: usize,
 }
-
-/// The multiply-adds that cost as much as a load, on a software adapter.
-const LOAD: usize = 13;
 
 impl Geometry {
     fn group_in(&self) -> usize {
@@ -89,22 +85,28 @@ impl Geometry {
         Geometry { in_size: size, out_size: size, dilation: [1, 1], ..self }
     }
 
-    /// The tile of the least work that still leaves `fill` invocations, or as many as there can be. There are
+    /// The tile of the least work that still fills the device, or comes as close as one can. There are
     /// `others` times as many tiles as it takes for `columns` and `channels`, and `window` says whether the taps
     /// of a row share pixels.
     fn tile(&self, [columns, channels]: [usize; 2], others: usize, window: bool) -> Tile {
         let taps = self.kernel[1];
-        let sizes = [[8, 8], [4, 8], [8, 4], [4, 4]].map(|[columns, channels]| Tile { columns, channels });
+        let sizes = [[8, 8], [4, 8], [8, 4], [4, 4], [2, 8], [2, 4], [1, 8], [1, 4]]
+            .map(|[columns, channels]| Tile { columns, channels });
         let count = |tile: &Tile| columns.div_ceil(tile.columns) * channels.div_ceil(tile.channels);
         let cost = |tile: &Tile| {
             let pixels =
                 if window { taps.div_ceil(3) * (tile.columns - 1) + taps } else { taps * tile.columns };
             // A weight, the same for all invocations, costs half a load.
             let loads = pixels + taps * tile.channels / 2;
-            count(tile) * (taps * tile.columns * tile.channels + LOAD * loads)
+            taps * tile.columns * tile.channels + self.target.load * loads
         };
-        let filling = sizes.into_iter().filter(|tile| count(tile) * others >= self.fill).min_by_key(cost);
-        filling.unwrap_or(sizes[3])
+        if self.target.fine() {
+            // As it takes the least time: the work of all on a full device, that of one where some of it is idle.
+            let time = |tile: &Tile| cost(tile) * (count(tile) * others).max(self.target.fill);
+            return sizes.into_iter().min_by_key(time).unwrap_or(sizes[3]);
+        }
+        let filling = sizes[..4].iter().filter(|tile| count(tile) * others >= self.target.fill);
+        *filling.min_by_key(|tile| count(tile) * cost(tile)).unwrap_or(&sizes[3])
     }
 
     fn forward_tile(&self) -> Tile {
@@ -125,13 +127,17 @@ impl Geometry {
         self.groups * self.group_out().div_ceil(4) * (row_tiles + usize::from(self.bias))
     }
 
-    /// Partial sums of the weights' gradient: no more than fill the device, never more than there are blocks.
+    fn parts(&self) -> Parts {
+        self.target.parts(self.weight_tiles() * LANES, blocks(self.batch), self.out_size[0])
+    }
+
+    /// Partial sums of the weights' gradient: no more than fill the device, by blocks of images and by rows.
     pub fn splits(&self) -> usize {
-        (self.fill / (self.weight_tiles() * LANES)).clamp(1, blocks(self.batch))
+        self.parts().splits()
     }
 
     fn constants(&self) -> shader::Constants {
-        let (forward, input) = (self.forward_tile(), self.input_tile());
+        let (forward, input, parts) = (self.forward_tile(), self.input_tile(), self.parts());
         shader::Constants {
             in_channels: self.in_channels,
             in_height: self.in_size[0],
@@ -156,7 +162,9 @@ impl Geometry {
             in_columns: input.columns,
             in_tile: input.channels,
             blocks: blocks(self.batch),
-            splits: self.splits(),
+            splits: parts.splits(),
+            row_splits: parts.rows,
+            row_shares: parts.shares,
         }
     }
 
@@ -189,8 +197,10 @@ impl Geometry {
         let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
         let bindings =
             shader::weight_gradient::Bindings { input: b.input, output_grad, weight_grad, bias_grad };
-        let g = self.flat();
-        let grid = [g.weight_tiles().div_ceil(4), g.splits(), 1];
+        // The rows of a picture are what its parts are made of.
+        let g = if self.target.fine() { self } else { self.flat() };
+        let parts = g.parts();
+        let grid = [g.weight_tiles().div_ceil(4 / parts.shares), parts.splits(), 1];
         shader::weight_gradient::launch(g.constants(), bindings, grid, g.flop())
     }
 

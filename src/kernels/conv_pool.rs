@@ -1,7 +1,7 @@
 //! `shaders/conv_pool.wgsl`: convolution, bias, activation and 2×2 pooling fused, and all their gradients.
 
 use super::shaders::conv_pool as shader;
-use super::{Gradients, LANES, Launch, Range, UNIFORM_BYTES, batch, blocks, conv2d, fused};
+use super::{Gradients, LANES, Launch, Parts, Range, Target, UNIFORM_BYTES, batch, blocks, conv2d, fused};
 use crate::error::Result;
 use crate::network::Activation;
 
@@ -18,8 +18,8 @@ pub struct Geometry {
     pub input_activation: Option<Activation>,
     /// The gather that this launch does itself, for a network's first layer.
     pub gather: Option<batch::Geometry>,
-    /// Invocations that fill the device: large tiles are cut up until there are so many.
-    pub fill: usize,
+    /// The device: large tiles are cut up until it is filled.
+    pub target: Target,
 }
 
 /// The buffers of the fused launches.
@@ -52,9 +52,6 @@ struct Work {
     multiply_adds: usize,
 }
 
-/// The multiply-adds that cost as much as a load, on a software adapter.
-const LOAD: usize = 13;
-
 impl Geometry {
     /// Rows and columns after the pooling.
     pub fn pooled(&self) -> [usize; 2] {
@@ -72,8 +69,8 @@ impl Geometry {
         self.conv.kernel.iter().all(|&n| n <= 5) && 4 * self.conv.weights() <= UNIFORM_BYTES
     }
 
-    /// The tile of (columns, channels) with the least work that still leaves `fill` invocations, or as many as
-    /// there can be. `work` gives a tile's loads and multiply-adds.
+    /// The tile of (columns, channels) with the least work that still fills the device, or comes as close as one
+    /// can. `work` gives a tile's loads and multiply-adds.
     fn tile(
         &self,
         width: usize,
@@ -86,11 +83,17 @@ impl Geometry {
         let cost = |tile: &Tile| {
             let Work { loads, multiply_adds } = work(tile.columns, tile.channels);
             let sums = 2 * tile.columns * tile.channels;
-            count(tile) * (multiply_adds + LOAD * loads + sums + sums / 2)
+            multiply_adds + self.target.load * loads + sums + sums / 2
         };
         // More sums than these do not fit the registers of a GPU, or fit with few waves.
         let fitting = tiles.filter(|tile| 2 * tile.columns * tile.channels <= 112);
-        let filling = fitting.clone().filter(|tile| count(tile) * others >= self.fill).min_by_key(cost);
+        if self.target.fine() {
+            // As it takes the least time: the work of all on a full device, that of one where some of it is idle.
+            let time = |tile: &Tile| cost(tile) * (count(tile) * others).max(self.target.fill);
+            return fitting.min_by_key(time).unwrap_or(Tile { columns: 2, channels: 2 });
+        }
+        let filling = fitting.clone().filter(|tile| count(tile) * others >= self.target.fill);
+        let filling = filling.min_by_key(|tile| count(tile) * cost(tile));
         filling.or_else(|| fitting.max_by_key(count)).unwrap_or(Tile { columns: 2, channels: 2 })
     }
 
@@ -118,13 +121,27 @@ impl Geometry {
     fn weight_tile(&self) -> (usize, usize) {
         let rows = self.conv.kernel[0].min(2);
         let channels = self.conv.out_channels;
+        if self.target.fine() {
+            // As it takes the least time: the work of all on a full device, that of one where some of it is idle.
+            let tiles = (1..=3).rev().flat_map(|pairs| (1..=rows).rev().map(move |rows| (pairs, rows)));
+            let time = |tile: &(usize, usize)| {
+                let (pairs, rows) = *tile;
+                let parts = self.parts(*tile);
+                let all = self.weight_tiles(*tile) * LANES * parts.splits() * parts.shares;
+                let windows = blocks(self.conv.batch).div_ceil(parts.blocks)
+                    * self.pooled()[0].div_ceil(parts.rows * parts.shares);
+                let work = 40 * pairs * rows + self.target.load * (4 * pairs + 2 * (rows + 1));
+                windows * work * all.max(self.target.fill)
+            };
+            return tiles.min_by_key(time).unwrap_or((1, 1));
+        }
         // The most pairs that leave the fewest channels over.
         let pairs = |most: usize| {
             (1..=most).rev().min_by_key(|pairs| channels.div_ceil(2 * pairs) * 2 * pairs).unwrap_or(1)
         };
         let large = (pairs(2), rows);
         let most = self.weight_tiles(large) * blocks(self.conv.batch) * LANES;
-        if most >= self.fill { large } else { (pairs(3), 1) }
+        if most >= self.target.fill { large } else { (pairs(3), 1) }
     }
 
     /// Tiles of one partial sum, without those of the bias.
@@ -133,27 +150,33 @@ impl Geometry {
         out_tiles * self.conv.in_channels * self.conv.kernel[0].div_ceil(rows)
     }
 
+    fn parts(&self, tile: (usize, usize)) -> Parts {
+        self.target.parts(self.weight_tiles(tile) * LANES, blocks(self.conv.batch), self.pooled()[0])
+    }
+
     /// Partial sums of the weights' gradient: by blocks, and by rows of windows within them.
-    fn split(&self) -> [usize; 2] {
+    fn split(&self) -> Parts {
+        if self.target.fine() {
+            return self.parts(self.weight_tile());
+        }
         let all = blocks(self.conv.batch);
-        let wanted = self.fill.div_ceil(self.weight_tiles(self.weight_tile()) * LANES);
+        let wanted = self.target.fill.div_ceil(self.weight_tiles(self.weight_tile()) * LANES);
         // As many blocks to each, where that is possible.
         let even = (wanted..=all.min(2 * wanted)).find(|n| all.is_multiple_of(*n));
         let blocks = even.unwrap_or(wanted.clamp(1, all));
-        [blocks, (wanted / blocks).clamp(1, self.pooled()[0].max(1))]
+        Parts { blocks, rows: (wanted / blocks).clamp(1, self.pooled()[0].max(1)), shares: 1 }
     }
 
     /// Partial sums of the weights' gradient.
     pub fn splits(&self) -> usize {
-        let [blocks, rows] = self.split();
-        blocks * rows
+        self.split().splits()
     }
 
     fn constants(&self, save: bool) -> shader::Constants {
         let c = &self.conv;
         let (forward, input) = (self.forward_tile(), self.input_tile());
         let (pairs, tap_rows) = self.weight_tile();
-        let [_, row_splits] = self.split();
+        let parts = self.split();
         shader::Constants {
             in_channels: c.in_channels,
             in_height: c.in_size[0],
@@ -177,8 +200,9 @@ impl Geometry {
             pairs,
             tap_rows,
             blocks: blocks(c.batch),
-            splits: self.splits(),
-            row_splits,
+            splits: parts.splits(),
+            row_splits: parts.rows,
+            row_shares: parts.shares,
             bytes: self.gather.is_some(),
             border: self.gather.map_or(0, |g| g.pad),
             mean: self.gather.map_or(0.0, |g| g.mean),
@@ -225,7 +249,9 @@ impl Geometry {
     pub fn backward(self, b: Buffers, g: Gradients, input_grad: Option<Range>) -> Result<Launch> {
         let (pairs, rows) = self.weight_tile();
         let bias_tiles = if self.conv.bias { self.conv.out_channels.div_ceil(2 * pairs) } else { 0 };
-        let weight_groups = (self.splits() * (self.weight_tiles((pairs, rows)) + bias_tiles)).div_ceil(4);
+        let parts = self.split();
+        let tiles = parts.splits() * (self.weight_tiles((pairs, rows)) + bias_tiles);
+        let weight_groups = tiles.div_ceil(4 / parts.shares);
         let Buffers { input, order, weight, saved: recalled, .. } = b;
         let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
         let launch = match input_grad {

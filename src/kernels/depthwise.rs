@@ -4,7 +4,7 @@
 pub use super::{Gradients, LayerBuffers as Buffers};
 
 use super::shaders::depthwise as shader;
-use super::{LANES, Launch, Range, blocks, conv2d, fused};
+use super::{LANES, Launch, Parts, Range, Target, blocks, conv2d, fused};
 use crate::error::Result;
 use crate::network::Activation;
 
@@ -33,8 +33,8 @@ pub struct Geometry {
     pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
-    /// Invocations that fill the device: the weights' gradient is split until there are so many.
-    pub fill: usize,
+    /// The device: the weights' gradient is split until it is filled.
+    pub target: Target,
 }
 
 /// Columns of a tile.
@@ -60,7 +60,7 @@ impl Geometry {
             activation,
             input_activation,
             batch,
-            fill,
+            target,
         } = *convolution;
         let alone = in_channels == groups && out_channels == groups && groups > 1;
         let small = kernel.iter().all(|&n| n <= MOST_TAPS);
@@ -76,7 +76,7 @@ impl Geometry {
             activation,
             input_activation,
             batch,
-            fill,
+            target,
         })
     }
 
@@ -99,12 +99,17 @@ impl Geometry {
         if self.stride[0] == 1 && self.dilation[0] == 1 { 2 } else { 1 }
     }
 
-    /// Partial sums of the weights' gradient: no more than fill the device, never more than there are blocks.
+    fn parts(&self) -> Parts {
+        self.target.parts(self.channels * LANES, blocks(self.batch), self.out_size[0])
+    }
+
+    /// Partial sums of the weights' gradient: no more than fill the device, by blocks of images and by rows.
     pub fn splits(&self) -> usize {
-        (self.fill / (self.channels * LANES)).clamp(1, blocks(self.batch))
+        self.parts().splits()
     }
 
     fn constants(&self) -> shader::Constants {
+        let parts = self.parts();
         shader::Constants {
             in_channels: self.channels,
             in_height: self.in_size[0],
@@ -123,7 +128,9 @@ impl Geometry {
             activation: fused(self.activation),
             input_activation: fused(self.input_activation),
             blocks: blocks(self.batch),
-            splits: self.splits(),
+            splits: parts.splits(),
+            row_splits: parts.rows,
+            row_shares: parts.shares,
         }
     }
 
@@ -151,7 +158,8 @@ impl Geometry {
         let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
         let bindings =
             shader::weight_gradient::Bindings { input: b.input, output_grad, weight_grad, bias_grad };
-        let grid = [self.channels.div_ceil(4), self.splits(), 1];
+        let parts = self.parts();
+        let grid = [self.channels.div_ceil(4 / parts.shares), parts.splits(), 1];
         shader::weight_gradient::launch(self.constants(), bindings, grid, self.flop())
     }
 }

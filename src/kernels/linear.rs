@@ -3,7 +3,7 @@
 pub use super::{Gradients, LayerBuffers as Buffers};
 
 use super::shaders::linear as shader;
-use super::{Launch, Range, WORKGROUP, blocks, fused};
+use super::{LANES, Launch, MOST_PARTIALS, Range, Target, WORKGROUP, blocks, fused};
 use crate::error::Result;
 use crate::network::Activation;
 
@@ -22,8 +22,25 @@ pub struct Geometry {
     pub input_activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
-    /// Invocations that fill the device: the weights' gradient is split until there are so many.
-    pub fill: usize,
+    /// The device: tiles are cut up and sums are split until it is filled.
+    pub target: Target,
+}
+
+/// Fours of images in a block.
+const QUADS: usize = LANES / 4;
+
+/// The most invocations that share a sum.
+const MOST_SHARES: usize = 16;
+
+/// What an invocation of a workgroup does.
+#[derive(Debug, Clone, Copy)]
+struct Cut {
+    /// Features that it holds: 8, 4, 2 or 1.
+    features: usize,
+    /// Invocations that share each sum.
+    shares: usize,
+    /// Fours of images side by side in the workgroup.
+    across: usize,
 }
 
 impl Geometry {
@@ -36,20 +53,79 @@ impl Geometry {
         self.outputs.div_ceil(4) * (self.inputs.div_ceil(4) + usize::from(self.bias))
     }
 
-    /// Partial sums of the weights' gradient: no more than fill the device, never more than there are blocks.
+    /// Invocations that share a tile of the weights' gradient, and partial sums of it: no more than fill the device,
+    /// never more than there are images.
+    fn weight_cut(&self) -> [usize; 2] {
+        let blocks = blocks(self.batch);
+        let wanted = self.target.fill / self.weight_tiles();
+        if !self.target.fine() {
+            return [1, wanted.clamp(1, blocks)];
+        }
+        // Sharing first: what meets in a workgroup leaves the optimizer nothing to add up.
+        let shares = wanted.next_power_of_two().min(MOST_SHARES).min((QUADS * blocks).next_power_of_two());
+        [shares, (wanted / shares).clamp(1, (QUADS * blocks).div_ceil(shares).min(MOST_PARTIALS))]
+    }
+
+    /// Partial sums of the weights' gradient.
     pub fn splits(&self) -> usize {
-        (self.fill / self.weight_tiles()).clamp(1, blocks(self.batch))
+        self.weight_cut()[1]
+    }
+
+    /// How a launch over `features` is cut up, each a sum of so many terms: as it takes the least time, which is the
+    /// work of all invocations on a full device, and that of one where they leave some of it idle.
+    fn cut(&self, features: usize, terms: usize) -> Cut {
+        if !self.target.fine() {
+            return Cut { features: 8, shares: 1, across: 16 };
+        }
+        let quads = QUADS * blocks(self.batch);
+        let cuts = [8, 4, 2, 1].into_iter().flat_map(|features| {
+            let most = if features > 4 { 1 } else { MOST_SHARES.min(terms / 4) };
+            std::iter::successors(Some(1), |shares| Some(2 * shares))
+                .take_while(move |&shares| shares <= most.max(1))
+                .map(move |shares| {
+                    let across = quads.next_power_of_two().min(16).min(WORKGROUP / shares);
+                    Cut { features, shares, across }
+                })
+        });
+        let time = |cut: &Cut| {
+            // Four terms are a vec4 of four images each, and a vec4 of weights for each feature.
+            let multiply_adds = 16 * cut.features;
+            let loads = 16 + cut.features;
+            let rounds = terms.div_ceil(4 * cut.shares);
+            let halvings = cut.shares.ilog2() as usize * (4 + 2 * cut.features);
+            let work = rounds * (multiply_adds + self.target.load * loads) + self.target.load * halvings;
+            let invocations = quads * features.div_ceil(cut.features) * cut.shares;
+            work * invocations.max(self.target.fill)
+        };
+        cuts.min_by_key(time).unwrap_or(Cut { features: 8, shares: 1, across: 16 })
+    }
+
+    fn output_cut(&self) -> Cut {
+        self.cut(self.outputs, self.inputs)
+    }
+
+    fn input_cut(&self) -> Cut {
+        self.cut(self.inputs, self.outputs)
     }
 
     fn constants(&self) -> shader::Constants {
+        let (output, input) = (self.output_cut(), self.input_cut());
+        let [weight_shares, splits] = self.weight_cut();
         shader::Constants {
             inputs: self.inputs,
             outputs: self.outputs,
             bias: self.bias,
             activation: fused(self.activation),
             input_activation: fused(self.input_activation),
+            features: output.features,
+            shares: output.shares,
+            across: output.across,
+            in_features: input.features,
+            in_shares: input.shares,
+            in_across: input.across,
+            weight_shares,
             blocks: blocks(self.batch),
-            splits: self.splits(),
+            splits,
         }
     }
 
@@ -58,16 +134,24 @@ impl Geometry {
     }
 
     fn weight_groups(&self) -> usize {
-        (self.splits() * self.weight_tiles()).div_ceil(WORKGROUP)
+        let [shares, splits] = self.weight_cut();
+        (splits * self.weight_tiles()).div_ceil(WORKGROUP / shares)
+    }
+
+    /// Workgroups side by side, and one behind the other, of a launch over `features`.
+    fn groups(&self, cut: Cut, features: usize) -> [usize; 2] {
+        let row = WORKGROUP / cut.shares / cut.across * cut.features;
+        [(QUADS * blocks(self.batch)).div_ceil(cut.across), features.div_ceil(row)]
     }
 
     fn input_groups(&self) -> usize {
-        blocks(self.batch).div_ceil(4) * self.inputs.div_ceil(32)
+        self.groups(self.input_cut(), self.inputs).into_iter().product()
     }
 
     /// The output.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
-        let grid = [blocks(self.batch).div_ceil(4), self.outputs.div_ceil(32), 1];
+        let [across, along] = self.groups(self.output_cut(), self.outputs);
+        let grid = [across, along, 1];
         let Buffers { input, weight, bias, output } = b;
         let bindings = shader::forward::Bindings { input, weight, bias, output };
         shader::forward::launch(self.constants(), bindings, grid, self.flop())

@@ -127,6 +127,16 @@ impl Geometry {
     }
 }
 
+/// The sums that [`add_rows`] makes of many rows.
+pub const SUMS: usize = 256;
+
+/// Adds a batch's many rows up to a few, as many as there is room for in `sums`.
+pub fn add_rows(rows: Range, sums: Range) -> Result<Launch> {
+    let bindings = shader::add_rows::Bindings { summed: rows, rows: sums };
+    let constants = shader::add_rows::Constants { rows: rows.len / 2 };
+    shader::add_rows::launch(constants, bindings, [sums.len / 2, 1, 1], rows.len as u64)
+}
+
 /// Sums the `count` rows of a batch, `positions` an image, into its record of the metrics ring.
 pub fn sum_rows(count: usize, positions: usize, rows: Range, metrics: Range) -> Result<Launch> {
     let bindings = shader::sum_rows::Bindings { summed: rows, metrics };

@@ -28,10 +28,13 @@ pub mod pool2d;
 pub mod rbf;
 pub mod shaders;
 pub mod squared_error;
+mod target;
 
 pub use launch::{BufferId, Constants, Launch, Range, Slots, Step};
 pub(crate) use launch::{Slot, elementwise, over_blocks};
 pub use shaders::SHADERS;
+pub(crate) use target::Parts;
+pub use target::Target;
 
 use crate::network::Activation;
 
@@ -48,6 +51,9 @@ pub const UNIFORM_BYTES: usize = 64 << 10;
 /// Parameters, gradients and moments lie at multiples of this many floats (256 bytes, the strictest
 /// alignment of a storage binding).
 pub const CHUNK: usize = 64;
+
+/// The most partial sums of a gradient on a GPU: the optimizer adds them up one after the other.
+pub(crate) const MOST_PARTIALS: usize = 32;
 
 /// The blocks that hold `batch` images.
 pub fn blocks(batch: usize) -> usize {

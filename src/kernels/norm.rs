@@ -4,7 +4,7 @@ pub use super::Gradients;
 
 use super::activation::Activation;
 use super::shaders::norm as shader;
-use super::{LANES, Launch, Range, WORKGROUP, blocks, fused, over_blocks, padded};
+use super::{LANES, Launch, Range, Target, WORKGROUP, blocks, fused, over_blocks, padded};
 use crate::error::Result;
 
 /// What a channel is normalised by.
@@ -33,8 +33,8 @@ pub struct Geometry {
     pub activation: Option<Activation>,
     /// Images in a batch.
     pub batch: usize,
-    /// Invocations that fill the device: the sums over a channel are split until there are so many.
-    pub fill: usize,
+    /// The device: the sums over a channel are split until it is filled.
+    pub target: Target,
 }
 
 /// The buffers of a normalisation.
@@ -71,7 +71,7 @@ impl Geometry {
     /// a workgroup's four workers some positions.
     pub fn splits(&self) -> usize {
         let most = (blocks(self.batch) * self.positions.div_ceil(8)).div_ceil(4);
-        (self.fill / (self.channels * WORKGROUP)).clamp(1, most.min(MOST_SPLITS))
+        (self.target.fill / (self.channels * WORKGROUP)).clamp(1, most.min(MOST_SPLITS))
     }
 
     /// Floats of [`Buffers::saved`].

@@ -3,7 +3,7 @@
 pub use super::Gradients;
 
 use super::shaders::rbf as shader;
-use super::{Launch, Range, blocks, elementwise};
+use super::{Launch, MOST_PARTIALS, Range, Target, blocks, elementwise};
 use crate::error::Result;
 
 /// Shapes of a layer of units.
@@ -15,8 +15,8 @@ pub struct Geometry {
     pub outputs: usize,
     /// Images in a batch.
     pub batch: usize,
-    /// Invocations that fill the device: the weights' gradient is split until there are so many.
-    pub fill: usize,
+    /// The device: the weights' gradient is split until it is filled.
+    pub target: Target,
 }
 
 /// The buffers of a layer of units.
@@ -42,7 +42,7 @@ impl Geometry {
 
     /// Partial sums of the weights' gradient: no more than fill the device, never more than there are blocks.
     pub fn splits(&self) -> usize {
-        (self.fill / self.weight_tiles()).clamp(1, blocks(self.batch))
+        (self.target.fill / self.weight_tiles()).clamp(1, blocks(self.batch).min(MOST_PARTIALS))
     }
 
     /// The constants and the grid of so many invocations.

@@ -37,6 +37,9 @@ pub(super) fn compile(network: &Network, options: &Options) -> Result<Plan> {
     Ok(layout.finish(network, &graph, activations))
 }
 
+/// More rows than these, each with its loss and verdict, are too many for one workgroup of a GPU.
+const MANY_ROWS: usize = 4_096;
+
 /// Checks the options that concern no layer.
 fn check(options: &Options) -> Result<()> {
     let Options { batch, smoothing, .. } = *options;
@@ -162,6 +165,9 @@ impl<'a> Layout<'a> {
             .map(|(name, images)| program.add_data(name, images, [pixels, positions], half));
         let metrics = program.add("metrics", RING * loss::RECORD + optimizer::STATUS);
         let row_results = program.add("rows", 2 * rows * positions);
+        // One workgroup sums few rows as fast as many would.
+        let many = options.target.fine() && rows * positions > MANY_ROWS;
+        let row_sums = many.then(|| program.add("row sums", 2 * loss::SUMS));
 
         let mut tensors = std::mem::take(&mut graph.tensors);
         freeze::freeze(&mut tensors, &options.freeze)?;
@@ -179,7 +185,7 @@ impl<'a> Layout<'a> {
         program.buffers[segments.buffer.0].content = Some(table);
         let probabilities = program.add("probabilities", logits.channels * positions * rows);
         let masks = graph.nodes.iter().map(|node| mask(node, &tensors, &mut program)).collect();
-        let ledger = Ledger { rows: row_results, metrics, probabilities };
+        let ledger = Ledger { rows: row_results, sums: row_sums, metrics, probabilities };
         Ok(Layout {
             options,
             program,
@@ -347,8 +353,9 @@ impl<'a> Layout<'a> {
         node.inputs.iter().map(range).collect()
     }
 
-    /// The launches that end a step: one, or two where the gradient is clipped.
+    /// The launches that end a step: one, two where the gradient is clipped, and one more where rows are many.
     fn update(&mut self) -> Result<Vec<Launch>> {
+        let (few, rows) = self.ledger.few()?;
         let buffers = optimizer::Buffers {
             parameters: self.parameters,
             gradients: self.gradients,
@@ -356,13 +363,13 @@ impl<'a> Layout<'a> {
             moment2: self.moments[1],
             segments: self.segments,
             metrics: self.ledger.metrics,
-            rows: self.ledger.rows,
+            rows,
             positions: self.positions,
             norms: self.program.add("norms", optimizer::sums(self.parameters.len)),
             before: self.before,
         };
         self.program.restore = vec![buffers.restore(self.options.optimizer.rule.moments())?];
-        let mut launches = Vec::new();
+        let mut launches = Vec::from_iter(few);
         if self.options.clip.is_some() {
             launches.push(buffers.square_sums()?);
         }

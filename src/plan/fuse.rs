@@ -20,9 +20,9 @@ struct Pattern {
 /// The first that fits is taken, the longest before all others.
 const PATTERNS: [Pattern; 3] = [
     // Convolution, activation and pooling by 2×2.
-    Pattern { len: 3, fuse: |run, options| ConvPool::of(run, options.fill) },
+    Pattern { len: 3, fuse: |run, options| ConvPool::of(run, options.target) },
     // Convolution and pooling by 2×2.
-    Pattern { len: 2, fuse: |run, options| ConvPool::of(run, options.fill) },
+    Pattern { len: 2, fuse: |run, options| ConvPool::of(run, options.target) },
     // Whatever can end with an activation, and one whose derivative is a function of its value.
     Pattern { len: 2, fuse: |run, _| run[0].ending(by_value(run[1])?) },
 ];

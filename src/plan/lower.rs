@@ -11,7 +11,7 @@ use crate::network::{self, Layer, Loss, Network, Placed, Pool2d, Shape};
 
 /// The operation of one layer; flattening only renames dimensions and has none.
 pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operation>> {
-    let Options { batch, fill, .. } = *options;
+    let Options { batch, target, .. } = *options;
     let channels = layer.input.channels;
     let [in_size, out_size] = [layer.input, layer.output].map(|shape| [shape.height, shape.width]);
     let pool = |p: &Pool2d| pool2d::Geometry {
@@ -26,7 +26,7 @@ pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operati
     };
     let norm = |kind, epsilon| {
         let positions = in_size[0] * in_size[1];
-        Norm(norm::Geometry { channels, positions, kind, epsilon, activation: None, batch, fill })
+        Norm(norm::Geometry { channels, positions, kind, epsilon, activation: None, batch, target })
     };
     Some(match &layer.layer {
         Layer::Conv2d(c) => convolution(layer, c, options),
@@ -38,7 +38,7 @@ pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operati
             activation: None,
             input_activation: None,
             batch,
-            fill,
+            target,
         })),
         Layer::MaxPool2d(p) => Box::new(MaxPool(pool(p))),
         Layer::AveragePool2d(p) => Box::new(AveragePool(pool(p))),
@@ -52,7 +52,7 @@ pub(super) fn lower(layer: &Placed, options: &Options) -> Option<Box<dyn Operati
         }
         Layer::Rbf(r) => {
             let (inputs, outputs) = (layer.input.len(), r.outputs);
-            Box::new(Rbf(rbf::Geometry { inputs, outputs, batch, fill }))
+            Box::new(Rbf(rbf::Geometry { inputs, outputs, batch, target }))
         }
         Layer::BatchNorm(n) => Box::new(norm(Kind::Batch, n.epsilon)),
         Layer::Scale(_) => Box::new(norm(Kind::Affine, 0.0)),
@@ -91,7 +91,7 @@ fn convolution(layer: &Placed, c: &network::Conv2d, options: &Options) -> Box<dy
         activation: None,
         input_activation: None,
         batch: options.batch,
-        fill: options.fill,
+        target: options.target,
     };
     match depthwise::Geometry::of(&geometry) {
         Some(by_channels) => Box::new(Depthwise(by_channels)),

@@ -20,7 +20,7 @@ use crate::kernels::optimizer::{Fault, Kind, Optimizer};
 use crate::kernels::{CHUNK, LANES, Range, blocks, padded};
 use crate::network::{Network, Parameter};
 
-pub use crate::kernels::BufferId;
+pub use crate::kernels::{BufferId, Target};
 pub use freeze::matches;
 pub use program::{Buffer, Data, Memory, Phase, Program};
 
@@ -90,9 +90,9 @@ pub struct Options {
     /// Whether buffers that are never needed at the same time are one. Without, every layer's values and gradients
     /// can be read after a step.
     pub reuse: bool,
-    /// Invocations that fill the device: larger tiles are cut up until there are so many. A few hundred suit a
-    /// CPU and software adapters.
-    pub fill: usize,
+    /// What the device is like for which tiles and splits are chosen; see
+    /// [`gpu::Device::target`](crate::backend::gpu::Device::target).
+    pub target: Target,
 }
 
 impl Default for Options {
@@ -109,7 +109,7 @@ impl Default for Options {
             augment: Augment::NONE,
             fuse: true,
             reuse: true,
-            fill: 256,
+            target: Target::CPU,
         }
     }
 }

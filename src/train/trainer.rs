@@ -43,7 +43,8 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// The plan's options for these settings and data.
+    /// The plan's options for these settings and data, with the tiles of a CPU: for another device set
+    /// [`Options::target`].
     pub fn options(settings: &Settings, train: &Dataset, evaluation: &Dataset) -> Options {
         Options {
             batch: settings.batch,
@@ -107,9 +108,9 @@ impl Trainer {
                 evaluation.len()
             )));
         }
-        let (fuse, reuse, fill, stream) = (made.fuse, made.reuse, made.fill, made.stream);
+        let (fuse, reuse, target, stream) = (made.fuse, made.reuse, made.target, made.stream);
         let same = Trainer::options(&settings, train, evaluation);
-        if (Options { fuse, reuse, fill, stream, train_images, eval_images, ..same }) != *made {
+        if (Options { fuse, reuse, target, stream, train_images, eval_images, ..same }) != *made {
             return Err(Error::Settings("the plan was made for other settings than the trainer's".into()));
         }
         let network = session.plan.network.clone();

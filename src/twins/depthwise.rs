@@ -3,6 +3,9 @@
 //!
 //! Each thread takes a channel of a block at a time, whose plane, between its zeros, stays in the nearest cache.
 
+use std::iter::StepBy;
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -132,12 +135,14 @@ fn partial_sums(g: &Shape, c: weight_gradient::Constants, b: weight_gradient::Bu
     work.into_par_iter().for_each(|(split, channel, filter, bias)| {
         filter.fill(0.0);
         let mut sum = 0.0;
-        for block in (split..c.blocks).step_by(c.splits) {
+        let lines = (split % c.row_splits..g.out_size[0]).step_by(c.row_splits);
+        for block in (split / c.row_splits..c.blocks).step_by(c.splits / c.row_splits) {
             let plane = block * g.channels + channel;
             let len = g.out_size[0] * g.out_size[1] * LANES;
             let grads = &output_grad[plane * len..][..len];
             with_padding(g, input, plane, |input| {
-                vectorize(WeightGradient { g, input, grads, filter, bias: &mut sum });
+                let lines = lines.clone();
+                vectorize(WeightGradient { g, lines, input, grads, filter, bias: &mut sum });
             });
         }
         if let Some(bias) = bias {
@@ -288,6 +293,8 @@ impl Correlate<'_> {
 /// Adds what a block gives to the gradients of a filter and its bias.
 struct WeightGradient<'a> {
     g: &'a Shape,
+    /// The rows of the output that are summed.
+    lines: StepBy<Range<usize>>,
     /// With its padding.
     input: &'a [f32],
     grads: &'a [f32],
@@ -311,7 +318,9 @@ impl WithSimd for WeightGradient<'_> {
                 .for_each(|tap| self.taps::<S, 1, 1, false>(simd, [tap / width, tap % width])),
         }
         let mut sums = [simd.splat_f32s(0.0); 4];
-        for (k, &value) in wide::<S>(self.grads).iter().enumerate() {
+        let line = self.g.out_size[1] * LANES;
+        let values = self.lines.clone().flat_map(|y| wide::<S>(&self.grads[y * line..][..line]));
+        for (k, &value) in values.enumerate() {
             sums[k % 4] = simd.add_f32s(sums[k % 4], value);
         }
         let [a, b, c, d] = sums;
@@ -329,13 +338,13 @@ impl WeightGradient<'_> {
     ) {
         let g = self.g;
         let n = registers::<S>();
-        let [out_height, out_width] = g.out_size;
+        let out_width = g.out_size[1];
         let width = g.in_size[1] + 2 * g.pad[1];
         let (stride, dilation) = if UNIT { (1, 1) } else { (g.stride[1], g.dilation[1]) };
         let (input, grads) = (wide::<S>(self.input), wide::<S>(self.grads));
         let reach = ((out_width - 1) * stride + (T - 1) * dilation) * n + 1;
         let mut sums = [[simd.splat_f32s(0.0); T]; R];
-        for y in 0..out_height {
+        for y in self.lines.clone() {
             for register in 0..n {
                 let rows: [&[S::f32s]; R] = std::array::from_fn(|r| {
                     let row = y * g.stride[0] + (ky + r) * g.dilation[0];

@@ -49,7 +49,7 @@ pub(super) fn input_gradient(
 pub(super) fn weight_gradient(
     c: weight_gradient::Constants,
 ) -> impl Fn(weight_gradient::Buffers<'_>, Step) + Send + Sync {
-    let weight_gradient::Constants { inputs, outputs, bias, splits } = c;
+    let weight_gradient::Constants { inputs, outputs, bias, splits, .. } = c;
     let g = Shape { inputs, outputs, bias, activation: None, input_activation: None, blocks: 0, splits };
     move |b, _| {
         let weight_gradient::Buffers { input, output_grad, weight_grad, bias_grad } = b;

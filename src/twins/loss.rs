@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::simd::{cut, share, tiles};
 use crate::kernels::loss::RECORD;
 use crate::kernels::optimizer::{Fault, Kind};
-use crate::kernels::shaders::loss::{cross_entropy, cross_entropy_gradient, softmax, sum_rows};
+use crate::kernels::shaders::loss::{add_rows, cross_entropy, cross_entropy_gradient, softmax, sum_rows};
 use crate::kernels::{LANES, Step, WORKGROUP};
 
 /// What the constants of the launches with labels say.
@@ -57,6 +57,20 @@ pub(super) fn softmax(c: softmax::Constants) -> impl Fn(softmax::Buffers<'_>, St
                 }
             },
         );
+    }
+}
+
+pub(super) fn add_rows(_: add_rows::Constants) -> impl Fn(add_rows::Buffers<'_>, Step) + Send + Sync {
+    |b, _| {
+        let sums = b.rows.len() / 2;
+        for (k, sum) in b.rows.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            let chunks = b.summed.chunks(2 * WORKGROUP).skip(k).step_by(sums);
+            let rows = chunks.flat_map(|rows| rows.as_chunks::<2>().0);
+            // Of up to 2²⁴ rows.
+            let add =
+                |all: [f64; 2], row: &[f32; 2]| [all[0] + f64::from(row[0]), all[1] + f64::from(row[1])];
+            *sum = rows.fold([0.0; 2], add).map(|sum| sum as f32);
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use lenet::backend::{Backend, gpu};
 use lenet::kernels::activation::Activation;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::kernels::{
-    CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, Step, blocks, conv2d, linear, loss, padded, pool2d,
+    CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, Step, Target, blocks, conv2d, linear, loss, padded,
+    pool2d,
 };
 use lenet::network::{Conv2d, Initialisation, Input, Layer, Linear, Loss, Padding, Pool2d, Size};
 use lenet::plan::{Options, Phase, Plan};
@@ -189,7 +190,7 @@ fn conv2d_matches_pytorch() {
             activation: None,
             input_activation: None,
             batch: input.shape[0],
-            fill: 4096,
+            target: Target { fill: 4096, ..Target::CPU },
         };
         case.check_shape(Layer::Conv2d(Conv2d {
             name: None,
@@ -260,7 +261,7 @@ fn linear_matches_pytorch() {
             activation: None,
             input_activation: None,
             batch: input.shape[0],
-            fill: 4096,
+            target: Target { fill: 4096, ..Target::CPU },
         };
         let mut rig = Rig::default();
         let weights = rig.parameter("weight", &case.get("param.weight").f32());

@@ -106,7 +106,7 @@ fn convolution() {
             activation,
             input_activation: activation,
             batch: shape[0],
-            fill: 4096,
+            target: Target { fill: 4096, ..Target::CPU },
         };
         let what = format!("{k:?} with {activation:?} of {shape:?}");
         let formula = |input: &Images, weight: &[f64], bias: &[f64]| conv_reference(k, input, weight, bias);

@@ -29,7 +29,7 @@ fn linear_layer() {
             activation: None,
             input_activation: None,
             batch: images,
-            fill: 4096,
+            target: Target { fill: 4096, ..Target::CPU },
         };
         let what = format!("{inputs} to {outputs}, {images} images");
         let formula =

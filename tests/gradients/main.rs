@@ -19,7 +19,7 @@ mod squared_error;
 use activation::activation_reference;
 use common::{Random, Rig, Tolerance, Worst, narrow};
 use lenet::kernels::activation::Activation;
-use lenet::kernels::{CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, Step, padded};
+use lenet::kernels::{CHUNK, Gradients, LANES, Launch, LayerBuffers, Range, Step, Target, padded};
 
 /// Half the distance of a central difference. In f64 its own error is about 1e-16 · |L| / 1e-6, 1e-9 here.
 const EPSILON: f64 = 1e-6;

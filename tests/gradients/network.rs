@@ -207,7 +207,7 @@ impl Reference<'_> {
             epsilon,
             activation: None,
             batch: value.shape[0],
-            fill: 1,
+            target: Target { fill: 1, ..Target::CPU },
         };
         let (weight, bias) = (self.next().to_vec(), self.next().to_vec());
         if kind == norm::Kind::Batch {
@@ -314,7 +314,7 @@ fn check_network(text: &str, batch: usize, count: usize, seed: u64, slopes: Tole
         smoothing: smoothing as f32,
         train_images: stored,
         // Enough that every gradient is several partial sums where there are several blocks.
-        fill: 1 << 14,
+        target: Target { fill: 1 << 14, ..Target::CPU },
         ..Options::default()
     };
     let mut random = Random(seed);

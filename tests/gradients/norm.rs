@@ -52,10 +52,11 @@ fn normalisation() {
     let mut random = Random(7);
     let mut worst = Worst::default();
     for (shape, batch, activation, fill, far) in cases {
+        let target = Target { fill, ..Target::CPU };
         for kind in [norm::Kind::Batch, norm::Kind::Running, norm::Kind::Affine] {
             let [count, channels, height, width] = shape;
             let positions = height * width;
-            let g = norm::Geometry { channels, positions, kind, epsilon: 0.0625, activation, batch, fill };
+            let g = norm::Geometry { channels, positions, kind, epsilon: 0.0625, activation, batch, target };
             let what = |tensor: &str| format!("{g:?}, {count} images: {tensor}");
             let input = Images::random(shape, &mut random);
             let input = Images::build(shape, |n, c, y, x| {

@@ -21,7 +21,8 @@ fn radial_basis_units() {
     for (images, inputs, outputs) in cases {
         let before = Images::random([images, inputs, 1, 1], &mut random);
         let weight = random.units(inputs * outputs);
-        let g = rbf::Geometry { inputs, outputs, batch: images, fill: 4096 };
+        let g =
+            rbf::Geometry { inputs, outputs, batch: images, target: Target { fill: 4096, ..Target::CPU } };
         let layer = Weighted {
             what: format!("{inputs} to {outputs}, {images} images"),
             before,

@@ -39,7 +39,7 @@ async fn compile(settings: &str, device: &gpu::Device) -> Result<Ahead, Error> {
     let options = Options {
         train_images: settings.images,
         eval_images: settings.test_images,
-        fill: device.fill(),
+        target: device.target(),
         ..Trainer::options(&settings.training()?, &nothing, &nothing)
     };
     let plan = Plan::within(&settings.network()?, &options, device.memory())?;

@@ -123,7 +123,7 @@ async fn backend(
     options: Options,
     gpu: Option<&gpu::Device>,
 ) -> Result<(Plan, Backend, bool), Error> {
-    let options = Options { fill: gpu.map_or(options.fill, gpu::Device::fill), ..options };
+    let options = Options { target: gpu.map_or(options.target, gpu::Device::target), ..options };
     let ahead = ahead::take(network, &options);
     let Some(device) = gpu else {
         let plan = Plan::new(network, &options)?;

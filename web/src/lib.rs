@@ -236,7 +236,7 @@ pub fn presets() -> String {
 pub async fn pipelines(preset: String) -> Result<usize> {
     let device = device().await?;
     let network = Network::preset(&preset).map_err(thrown)?;
-    let options = Options { batch: 16, fill: device.fill(), ..Options::default() };
+    let options = Options { batch: 16, target: device.target(), ..Options::default() };
     let plan = Plan::new(&network, &options).map_err(thrown)?;
     Ok(gpu::Gpu::new(&device, &plan.program).await.map_err(thrown)?.pipelines())
 }

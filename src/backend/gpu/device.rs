@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
-use crate::plan::Memory;
+use crate::plan::{Memory, Target};
 
 /// A device and its queue, made here or lent by an embedder.
 #[derive(Clone)]
@@ -70,13 +70,13 @@ impl Device {
         &self.name
     }
 
-    /// Invocations that fill the device, for [`Options::fill`](crate::plan::Options::fill): a model by the kind
-    /// of adapter, not a measurement.
-    pub fn fill(&self) -> usize {
+    /// What the device is like, for [`Options::target`](crate::plan::Options::target): a model by the kind of
+    /// adapter, not a measurement.
+    pub fn target(&self) -> Target {
         match self.device.adapter_info().device_type {
-            wgpu::DeviceType::DiscreteGpu => 16_384,
-            wgpu::DeviceType::Cpu => 256,
-            _ => 4_096,
+            wgpu::DeviceType::DiscreteGpu => Target::DISCRETE,
+            wgpu::DeviceType::Cpu => Target::CPU,
+            _ => Target::INTEGRATED,
         }
     }
 

@@ -39,7 +39,9 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
         (1, 6, 6, 1, 0.3, 0.7, 40, 1, 31),
         (1, 3, 3, 0, 0.0, 1.0, 5, 0, 0),
     ];
-    let plain = table.into_iter().map(|row| (row, None));
+    // More workgroups than fit one row of the grid.
+    let large = ((1, 512, 513, 0, 0.1, 0.5, 1, 1, 3), None);
+    let plain = table.into_iter().map(|row| (row, None)).chain([large]);
     // Every distortion of a picture with padding; everything at once of every shape.
     let distorted = DISTORTIONS.into_iter().map(|text| ((2, 19, 30, 1, 0.3, 0.5, 40, 36, 3), Some(text)));
     let everything = DISTORTIONS[DISTORTIONS.len() - 1];

@@ -18,6 +18,7 @@ pub struct Conv {
     pub input_activation: Option<Activation>,
     pub batch: usize,
     pub fill: usize,
+    pub load: usize,
 }
 
 pub const CONV: Conv = Conv {
@@ -33,12 +34,13 @@ pub const CONV: Conv = Conv {
     input_activation: None,
     batch: 3,
     fill: 1,
+    load: Target::CPU.load,
 };
 
 pub fn cases(fill: usize) -> Result<Vec<Case>> {
     use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
     // At 16,384: small tiles, and as many partial sums as there are blocks.
-    let conv = Conv { fill, ..CONV };
+    let conv = Conv { fill, load: Target::filled_by(fill).load, ..CONV };
     // Small, since a software adapter needs a second or more to compile each pipeline.
     let table = [
         // Widths of filters, and of outputs that no tile divides.
@@ -162,7 +164,20 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         (Conv { channels: [6, 16], size: [6, 6], kernel: [5, 5], batch: 33, ..conv }, 2),
         (Conv { channels: [12, 14], groups: 2, kernel: [2, 3], ..conv }, 3),
     ];
-    table.into_iter().map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).collect()
+    // Under-filled devices: tiles of two columns and of one, and weight gradients whose rows are shared and split.
+    let empty = Conv { fill: 16_384, load: Target::DISCRETE.load, ..CONV };
+    let filled = [
+        Conv { channels: [3, 9], size: [5, 11], pad: [1, 1], batch: 17, fill: 4096, ..empty },
+        Conv { channels: [9, 5], size: [7, 7], kernel: [5, 5], pad: [2, 2], fill: 2048, ..empty },
+        Conv { channels: [4, 6], size: [9, 5], groups: 2, pad: [1, 1], bias: false, batch: 40, ..empty },
+        Conv { channels: [5, 3], size: [9, 9], stride: [2, 2], pad: [1, 1], fill: 1 << 20, ..empty },
+        Conv { channels: [13, 10], size: [6, 7], kernel: [1, 1], batch: 33, activation: Some(Relu), ..empty },
+        Conv { channels: [2, 4], size: [1, 9], kernel: [1, 3], pad: [0, 1], batch: 50, ..empty },
+        Conv { channels: [1, 4], size: [3, 20], pad: [1, 1], input_activation: Some(Tanh), ..empty },
+        Conv { channels: [16, 12], size: [8, 9], dilation: [1, 2], batch: 20, fill: 1500, ..empty },
+    ];
+    let table = table.into_iter().chain(filled);
+    table.map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).collect()
 }
 
 /// Gradients that are numbers and ones that are not, of which about half are masked.
@@ -220,7 +235,7 @@ impl Conv {
             activation: self.activation,
             input_activation: self.input_activation,
             batch: self.batch,
-            fill: self.fill,
+            target: Target { fill: self.fill, load: self.load, ..Target::CPU },
         }
     }
 }

@@ -88,9 +88,39 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
             count: 3,
             ..fused
         },
+        // Under-filled devices: rows that are shared and split, tiles of one pair of channels and of one row of taps.
+        Fused {
+            conv: Conv { channels: [1, 5], size: [14, 9], batch: 20, load: Target::DISCRETE.load, ..CONV },
+            gather: Some((2, 0.1, 0.3)),
+            count: 19,
+            fill: 16_384,
+            ..fused
+        },
+        Fused {
+            conv: Conv {
+                channels: [3, 6],
+                size: [12, 7],
+                kernel: [5, 3],
+                batch: 33,
+                load: Target::DISCRETE.load,
+                ..CONV
+            },
+            input_activation: Some(Tanh),
+            fill: 2048,
+            ..fused
+        },
+        Fused {
+            conv: Conv { channels: [2, 4], size: [6, 6], pad: [1, 1], load: Target::DISCRETE.load, ..CONV },
+            average: true,
+            activation: Some(Sigmoid),
+            fill: 600,
+            ..fused
+        },
     ];
     // Each with the tiles that it is for, and those of large tiles with the device's, too.
-    let filled = table.iter().filter(|fused| fused.fill == 1).map(|fused| Fused { fill, ..*fused });
+    let load = Target::filled_by(fill).load;
+    let filled = table.iter().filter(|fused| fused.fill == 1);
+    let filled = filled.map(|fused| Fused { fill, conv: Conv { load, ..fused.conv }, ..*fused });
     table.iter().copied().chain(filled).map(case).collect()
 }
 
@@ -108,8 +138,9 @@ fn case(fused: Fused) -> Result<Case> {
         batch: conv.batch,
         augment: None,
     });
+    let target = Target { fill, load: conv.load, ..Target::CPU };
     let g =
-        conv_pool::Geometry { conv: conv.geometry(), average, activation, input_activation, gather, fill };
+        conv_pool::Geometry { conv: conv.geometry(), average, activation, input_activation, gather, target };
     let mut case = Case::new(format!("{fused:?} in {} parts", g.splits()));
     let mut random = Random::of(&case.name);
     let rows = lanes(conv.batch);

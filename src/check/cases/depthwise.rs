@@ -9,7 +9,8 @@ const PLAIN: Conv = Conv { channels: [3, 3], groups: 3, pad: [1, 1], ..CONV };
 
 pub fn cases(fill: usize) -> Result<Vec<Case>> {
     use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
-    let plain = Conv { fill, ..PLAIN };
+    let plain = Conv { fill, load: Target::filled_by(fill).load, ..PLAIN };
+    let empty = Conv { fill: 16_384, load: Target::DISCRETE.load, ..PLAIN };
     let table = [
         // Rows and columns that no tile divides, and more channels than a workgroup takes.
         plain,
@@ -31,8 +32,13 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         Conv { size: [9, 7], dilation: [2, 1], stride: [2, 1], pad: [2, 0], ..plain },
         Conv { size: [7, 13], dilation: [2, 2], stride: [1, 3], pad: [1, 2], ..plain },
         // Fewer partial sums than blocks: two for four blocks, one for two.
-        Conv { size: [4, 4], batch: 64, fill: 96, ..plain },
-        Conv { size: [4, 5], batch: 30, fill: 48, ..plain },
+        Conv { size: [4, 4], batch: 64, fill: 96, load: Target::CPU.load, ..plain },
+        Conv { size: [4, 5], batch: 30, fill: 48, load: Target::CPU.load, ..plain },
+        // Rows that are shared, and split.
+        Conv { size: [7, 6], fill: 192, ..empty },
+        Conv { size: [9, 5], batch: 33, fill: 1200, ..empty },
+        Conv { size: [3, 8], kernel: [5, 3], pad: [2, 1], ..empty },
+        Conv { size: [12, 5], stride: [2, 1], bias: false, ..empty },
     ];
     table.into_iter().map(case).collect()
 }
@@ -51,7 +57,7 @@ fn case(conv: Conv) -> Result<Case> {
         activation: g.activation,
         input_activation: g.input_activation,
         batch: g.batch,
-        fill: g.fill,
+        target: g.target,
     };
     convolution(conv, g.splits(), |b, upstream, input_grad| {
         [g.forward(b), g.input_gradient(b, upstream, input_grad), g.weight_gradient(b, upstream)]

@@ -5,24 +5,44 @@ use crate::kernels::linear;
 
 pub fn cases(fill: usize) -> Result<Vec<Case>> {
     use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
-    // Inputs, outputs, batch, bias, activation, activation of the input, fill.
+    // Inputs, outputs, batch, bias, activation, activation of the input.
     let table = [
-        (1, 1, 1, true, None, None, fill),
-        (3, 2, 3, true, Some(Sigmoid), Some(Relu), fill),
-        (5, 9, 17, true, Some(Relu), Some(Tanh), fill),
-        (8, 13, 16, true, Some(ScaledTanh), Some(Sigmoid), fill),
-        (7, 3, 33, false, Some(Tanh), Some(ScaledTanh), fill),
-        (35, 33, 80, false, None, None, fill),
+        (1, 1, 1, true, None, None),
+        (3, 2, 3, true, Some(Sigmoid), Some(Relu)),
+        (5, 9, 17, true, Some(Relu), Some(Tanh)),
+        (8, 13, 16, true, Some(ScaledTanh), Some(Sigmoid)),
+        (7, 3, 33, false, Some(Tanh), Some(ScaledTanh)),
+        (35, 33, 80, false, None, None),
         // More features than a workgroup takes, in both directions.
-        (260, 5, 3, true, None, None, fill),
-        // Fewer partial sums than blocks: three for five, one for two.
-        (200, 100, 80, true, Some(Relu), Some(Relu), 4096),
-        (260, 261, 30, true, None, None, 4096),
+        (260, 5, 3, true, None, None),
     ];
-    table
+    // Fewer partial sums than blocks: three for five, one for two.
+    let split = [
+        (200, 100, 80, true, Some(Relu), Some(Relu)),
+        (260, 261, 30, true, None, None),
+    ];
+    // For devices that so many invocations fill: tiles of 4, 2 and 1 features, whose sums 1 to 16 invocations share.
+    let filled = [
+        ((33, 21, 49, true, Some(Relu), Some(Tanh)), 256),
+        ((33, 21, 49, true, None, None), 16_384),
+        ((200, 100, 80, true, Some(Relu), Some(Relu)), 4096),
+        ((13, 260, 64, false, None, Some(Sigmoid)), 1024),
+        // Two partial sums of three blocks and of two.
+        ((35, 33, 80, true, None, None), 4096),
+        ((5, 9, 17, true, Some(Tanh), None), 4096),
+        ((130, 9, 20, true, None, Some(ScaledTanh)), 1024),
+        ((260, 5, 3, true, Some(Sigmoid), None), 16_384),
+        ((66, 40, 30, true, None, None), 600),
+    ];
+    let plain = table.map(|shape| (shape, Target::filled_by(fill)));
+    let split = split.map(|shape| (shape, Target { fill: 4096, ..Target::CPU }));
+    let filled = filled.map(|(shape, fill)| (shape, Target { fill, ..Target::DISCRETE }));
+    plain
         .into_iter()
-        .map(|(inputs, outputs, batch, bias, activation, input_activation, fill)| {
-            let g = linear::Geometry { inputs, outputs, bias, activation, input_activation, batch, fill };
+        .chain(split)
+        .chain(filled)
+        .map(|((inputs, outputs, batch, bias, activation, input_activation), target)| {
+            let g = linear::Geometry { inputs, outputs, bias, activation, input_activation, batch, target };
             let mut case = Case::new(format!("{g:?} in {} parts", g.splits()));
             let mut random = Random::of(&case.name);
             let rows = lanes(batch);

@@ -61,6 +61,12 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
         case.launch(g.cross_entropy(loss::Buffers { rows: evaluated, ..buffers }))?;
         case.launch(g.softmax(logits, probabilities))?;
         case.launch(g.sum_rows(trained, metrics))?;
+        // Into fewer sums than there are rows for each, or more.
+        for few in [3, loss::SUMS] {
+            let close = Compare::Close { absolute: METRICS.0, relative: 2.0 * METRICS.1 };
+            let sums = case.output(&format!("{few} sums"), 2 * few, close);
+            case.launch(loss::add_rows(trained, sums))?;
+        }
         case.expected = vec![
             (metrics, 2 * RECORD + 2, count * positions as u32),
             (metrics, 2 * RECORD + 3, 0),

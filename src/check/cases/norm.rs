@@ -75,7 +75,8 @@ fn of_size(size: f32, terms: usize) -> Compare {
 
 fn case(norm: Norm, kind: Kind) -> Result<Case> {
     let Norm { channels, positions, activation, batch, count, fill, values } = norm;
-    let g = norm::Geometry { channels, positions, kind, epsilon: 1e-3, activation, batch, fill };
+    let target = Target::filled_by(fill);
+    let g = norm::Geometry { channels, positions, kind, epsilon: 1e-3, activation, batch, target };
     let mut case = Case::new(format!("{g:?}, {count} images, {values:?}, in {} parts", g.splits()));
     case.steps = vec![Step { count: count as u32, ..Step::default() }];
     let mut random = Random::of(&case.name);

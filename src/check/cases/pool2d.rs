@@ -42,6 +42,8 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
         // Values as low as padding.
         (1, [5, 5], [3, 3], [3, 3], [2, 2], [1, 1], 3, Lowest),
         (2, [6, 6], [3, 3], [2, 2], [2, 2], [0, 0], 17, Lowest),
+        // More workgroups than fit one row of the grid.
+        (65, [65, 64], [64, 64], [2, 1], [1, 1], [0, 0], 1, Ties),
     ];
     let mut cases = Vec::new();
     for (channels, in_size, out_size, kernel, stride, pad, batch, pixels) in table {

@@ -19,7 +19,7 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
     table
         .into_iter()
         .map(|(inputs, outputs, batch, fill)| {
-            let g = rbf::Geometry { inputs, outputs, batch, fill };
+            let g = rbf::Geometry { inputs, outputs, batch, target: Target { fill, ..Target::CPU } };
             let mut case = Case::new(format!("{g:?} in {} parts", g.splits()));
             let mut random = Random::of(&case.name);
             let rows = lanes(batch);

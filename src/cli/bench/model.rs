@@ -4,7 +4,7 @@
 
 use lenet::Network;
 use lenet::kernels::Launch;
-use lenet::plan::{Options, Plan};
+use lenet::plan::{Options, Plan, Target};
 use serde_json::{Value, json};
 
 use crate::cli::failure::{Failure, Outcome};
@@ -37,13 +37,14 @@ const fn gpu(
 }
 
 /// Public figures of data sheets.
-const GPUS: [Gpu; 9] = [
+const GPUS: [Gpu; 10] = [
     gpu("NVIDIA H100 SXM", 66.9, 3350.0, 3.0, 16_896, true),
     gpu("NVIDIA RTX 4090", 82.6, 1008.0, 3.0, 16_384, true),
     gpu("NVIDIA RTX 3060 Laptop", 10.9, 336.0, 4.0, 3840, true),
     gpu("AMD RX 7900 XTX", 61.4, 960.0, 4.0, 6144, true),
     gpu("AMD RX 6800 XT", 20.7, 512.0, 4.0, 4608, true),
     gpu("Apple M1", 2.6, 68.3, 8.0, 1024, false),
+    gpu("Apple M2", 3.6, 102.4, 8.0, 1280, false),
     gpu("Apple M3 Max", 14.1, 400.0, 8.0, 5120, false),
     gpu("Intel Arc A770", 19.7, 560.0, 8.0, 4096, true),
     gpu("Intel Iris Xe", 2.1, 68.3, 10.0, 768, false),
@@ -83,8 +84,8 @@ impl Gpu {
 
     /// The plan as such a device would be given it.
     fn plan(&self, network: &Network, options: &Options, batch: usize) -> Outcome<Plan> {
-        let fill = if self.discrete { 16_384 } else { 4096 };
-        Ok(Plan::new(network, &Options { batch, fill, ..options.clone() })?)
+        let target = if self.discrete { Target::DISCRETE } else { Target::INTEGRATED };
+        Ok(Plan::new(network, &Options { batch, target, ..options.clone() })?)
     }
 
     fn json(&self) -> Value {
@@ -241,7 +242,7 @@ mod tests {
         assert_eq!(names("rtx 4090").unwrap(), ["NVIDIA RTX 4090"]);
         assert_eq!(names("Apple M1").unwrap(), ["Apple M1"]);
         assert_eq!(names("all").unwrap().len(), GPUS.len());
-        assert!(names("apple").unwrap_err().message.contains("Apple M1, Apple M3 Max"));
+        assert!(names("apple").unwrap_err().message.contains("Apple M1, Apple M2, Apple M3 Max"));
         assert!(names("voodoo").unwrap_err().message.contains("NVIDIA H100 SXM"));
     }
 

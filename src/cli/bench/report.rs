@@ -154,7 +154,7 @@ fn device(device: &Chosen, peak: &Peak) -> Value {
         "name": device.name(),
         "adapter": adapter,
         "software": device.gpu().is_some() && !device.is_gpu(),
-        "fill": device.fill(),
+        "fill": device.target().fill,
         "peak": peak.json(),
     })
 }

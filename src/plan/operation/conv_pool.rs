@@ -6,7 +6,7 @@ use super::conv2d::masked;
 use super::{AveragePool, Conv2d, Elementwise, MaxPool, Operation, Site, Upstream};
 use crate::error::Result;
 use crate::kernels::conv_pool::{Buffers, Geometry};
-use crate::kernels::{Launch, batch, pool2d};
+use crate::kernels::{Launch, Target, batch, pool2d};
 use crate::network::Activation;
 
 /// The three together, the activation between or none.
@@ -15,8 +15,8 @@ pub(in crate::plan) struct ConvPool(Geometry);
 
 impl ConvPool {
     /// The operation that a convolution, an activation by value and a pooling are together, or the first and the last,
-    /// for a device that `fill` invocations fill.
-    pub(in crate::plan) fn of(run: &[&dyn Operation], fill: usize) -> Option<Box<dyn Operation>> {
+    /// for a device like `target`.
+    pub(in crate::plan) fn of(run: &[&dyn Operation], target: Target) -> Option<Box<dyn Operation>> {
         let (conv, activation, pool) = match *run {
             [conv, activation, pool] => {
                 let Elementwise(activation) = (activation as &dyn Any).downcast_ref()?;
@@ -30,7 +30,7 @@ impl ConvPool {
         let halved = pool.out_size == conv.out_size.map(|n| n / 2);
         let by_two = halved && pool.kernel == [2, 2] && pool.stride == [2, 2] && pool.pad == [0, 0];
         let plain = conv.stride == [1, 1] && conv.dilation == [1, 1] && conv.groups == 1;
-        let fused = Geometry { conv, average, activation, input_activation: None, gather: None, fill };
+        let fused = Geometry { conv, average, activation, input_activation: None, gather: None, target };
         (by_two && plain && fused.fits()).then(|| Box::new(ConvPool(fused)) as Box<dyn Operation>)
     }
 

@@ -22,7 +22,7 @@ impl Operation for CrossEntropy {
             // The launch that makes the gradient makes the loss, too.
             Phase::Train => Ok(Vec::new()),
             Phase::Evaluate => {
-                Ok(vec![g.cross_entropy(buffers(site))?, g.sum_rows(ledger.rows, ledger.metrics)?])
+                Ok([g.cross_entropy(buffers(site))?].into_iter().chain(ledger.sum(g.positions)?).collect())
             }
             Phase::Predict => Ok(vec![g.softmax(site.input(), ledger.probabilities)?]),
             Phase::Restore => Ok(Vec::new()),

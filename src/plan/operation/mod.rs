@@ -21,7 +21,7 @@ use std::fmt::Debug;
 
 use super::{Data, Phase, Tensor};
 use crate::error::{Error, Result};
-use crate::kernels::{CHUNK, Gradients, Launch, LayerBuffers, Range, batch};
+use crate::kernels::{CHUNK, Gradients, Launch, LayerBuffers, Range, batch, loss as rows};
 use crate::network::Activation;
 
 pub(super) use activation::Elementwise;
@@ -132,9 +132,28 @@ pub(super) struct Site {
 pub(super) struct Ledger {
     /// Loss, and 1 if right, of each row of the batch.
     pub(super) rows: Range,
+    /// Where many rows become few before they are summed.
+    pub(super) sums: Option<Range>,
     /// The metrics ring.
     pub(super) metrics: Range,
     pub(super) probabilities: Range,
+}
+
+impl Ledger {
+    /// The rows as whoever sums them reads them, and the launch that makes them few.
+    pub(super) fn few(&self) -> Result<(Option<Launch>, Range)> {
+        match self.sums {
+            Some(sums) => Ok((Some(rows::add_rows(self.rows, sums)?), sums)),
+            None => Ok((None, self.rows)),
+        }
+    }
+
+    /// The launches that sum the rows of a batch, `positions` an image, into its record.
+    fn sum(&self, positions: usize) -> Result<impl Iterator<Item = Launch>> {
+        let (few, rows) = self.few()?;
+        let sum = rows::sum_rows(rows.len / 2, positions, rows, self.metrics)?;
+        Ok(few.into_iter().chain([sum]))
+    }
 }
 
 /// The gradients at a site.

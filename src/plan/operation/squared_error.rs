@@ -3,8 +3,8 @@
 use super::loss::buffers;
 use super::{Operation, Site, Upstream};
 use crate::error::Result;
+use crate::kernels::Launch;
 use crate::kernels::squared_error::Geometry;
-use crate::kernels::{Launch, loss};
 use crate::plan::Phase;
 
 /// The mean squared error of the outputs and the one-hot labels.
@@ -18,9 +18,7 @@ impl Operation for SquaredError {
             // The launch that makes the gradient makes the loss, too.
             Phase::Train => Ok(Vec::new()),
             Phase::Evaluate => {
-                let rows = g.rows();
-                let sums = loss::sum_rows(rows, g.positions, ledger.rows, ledger.metrics)?;
-                Ok(vec![g.squared_error(buffers(site))?, sums])
+                Ok([g.squared_error(buffers(site))?].into_iter().chain(ledger.sum(g.positions)?).collect())
             }
             Phase::Predict => Ok(vec![g.shares(site.input(), ledger.probabilities)?]),
             Phase::Restore => Ok(Vec::new()),

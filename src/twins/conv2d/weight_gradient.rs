@@ -16,6 +16,8 @@ struct WeightGradient<'a> {
     g: &'a Shape,
     /// The blocks that are summed.
     blocks: StepBy<Range<usize>>,
+    /// The rows of the output that are summed.
+    lines: StepBy<Range<usize>>,
     /// The first output channel, of all.
     first: usize,
     /// The first input channel, of all.
@@ -47,12 +49,14 @@ impl WithSimd for WeightGradient<'_> {
                 _ => self.filters::<S, 1>(simd, first),
             };
         }
-        let plane = self.g.out_size[0] * self.g.out_size[1] * LANES;
+        let line = self.g.out_size[1] * LANES;
         for (o, bias) in self.biases.iter_mut().enumerate() {
             let mut sums = [simd.splat_f32s(0.0); 4];
             for block in self.blocks.clone() {
-                let at = (block * self.g.out_channels + self.first + o) * plane;
-                for (k, &value) in wide::<S>(&self.output_grad[at..][..plane]).iter().enumerate() {
+                let at = (block * self.g.out_channels + self.first + o) * self.g.out_size[0];
+                let lines = self.lines.clone();
+                let values = lines.flat_map(|y| wide::<S>(&self.output_grad[(at + y) * line..][..line]));
+                for (k, &value) in values.enumerate() {
                     sums[k % 4] = simd.add_f32s(sums[k % 4], value);
                 }
             }
@@ -116,7 +120,7 @@ impl WeightGradient<'_> {
         for (k, block) in self.blocks.clone().enumerate() {
             let plane = self.planes[0] + k * self.planes[1] + c;
             let channel = block * g.out_channels + self.first + first;
-            for y in 0..out_height {
+            for y in self.lines.clone() {
                 let Some(row) = (y * g.stride[0] + ky * g.dilation[0]).checked_sub(g.pad[0]) else {
                     continue;
                 };
@@ -162,6 +166,7 @@ impl WeightGradient<'_> {
 pub(super) fn partial_sums(g: &Shape, c: Constants, b: Buffers<'_>) {
     let Buffers { input, output_grad, weight_grad, bias_grad } = b;
     let (splits, group_in, group_out) = (c.splits, g.group_in(), g.group_out());
+    let block_step = splits / c.row_splits;
     // Tasks take different input channels, each of which is then copied once, and where those are too few, different
     // output channels.
     let inputs = share(splits * g.groups, group_in, TILE);
@@ -187,14 +192,18 @@ pub(super) fn partial_sums(g: &Shape, c: Constants, b: Buffers<'_>) {
                     let first_input = group * group_in + first_input;
                     work.push(WeightGradient {
                         g,
-                        blocks: (split..c.blocks).step_by(splits),
+                        blocks: (split / c.row_splits..c.blocks).step_by(block_step),
+                        lines: (split % c.row_splits..g.out_size[0]).step_by(c.row_splits),
                         first: group * group_out + first,
                         first_input,
                         rows,
                         biases: std::mem::take(&mut here),
                         output_grad,
                         input,
-                        planes: [split * g.in_channels + first_input, splits * g.in_channels],
+                        planes: [
+                            split / c.row_splits * g.in_channels + first_input,
+                            block_step * g.in_channels,
+                        ],
                         in_width,
                     });
                 }
