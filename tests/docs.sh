@@ -45,6 +45,10 @@ args=("\$@")
 case \${1:-} in
     train | sweep) add --steps 30 ;;
     lr-find) add --steps 60 ;;
+    check)
+        add --device cpu
+        add --quick
+        ;;
     # A thousand strings are twenty.
     read) args=("\${args[@]/#1000/20}") ;;
     bench)

@@ -4,6 +4,7 @@ use lenet::backend::{Backend, Cpu, gpu};
 use lenet::network::Network;
 use lenet::plan::{Memory, Options, Plan, Program, Target};
 use lenet::session::Session;
+use serde_json::{Map, Value, json};
 
 use super::failure::{Failure, Outcome};
 
@@ -17,6 +18,7 @@ pub struct Chosen {
     /// What it is and why, in one line.
     pub line: String,
     gpu: Option<gpu::Device>,
+    adapter: Option<wgpu::Adapter>,
 }
 
 impl Chosen {
@@ -28,6 +30,11 @@ impl Chosen {
     /// The GPU, or none where the CPU backend runs.
     pub fn gpu(&self) -> Option<&gpu::Device> {
         self.gpu.as_ref()
+    }
+
+    /// The adapter that it was opened on, if it is one.
+    pub fn adapter(&self) -> Option<&wgpu::Adapter> {
+        self.adapter.as_ref()
     }
 
     /// Whether it is a GPU, and not the CPU backend or a software adapter on the CPU.
@@ -72,6 +79,47 @@ impl Chosen {
         let backend = self.backend(&plan.program)?;
         Ok(Session::new(plan, backend))
     }
+}
+
+/// Limits that the kernels depend on, by name.
+pub fn limits(limits: &wgpu::Limits) -> [(&'static str, u64); 9] {
+    [
+        ("max_buffer_size", limits.max_buffer_size),
+        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
+        ("max_uniform_buffer_binding_size", limits.max_uniform_buffer_binding_size),
+        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
+        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
+        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
+        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x.into()),
+        ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
+        ("min_storage_buffer_offset_alignment", limits.min_storage_buffer_offset_alignment.into()),
+    ]
+}
+
+/// Features that faster kernels or the benchmark could use; nothing here needs them.
+pub const FEATURES: [(&str, wgpu::Features); 4] = [
+    ("timestamp queries", wgpu::Features::TIMESTAMP_QUERY),
+    ("16-bit floats", wgpu::Features::SHADER_F16),
+    ("subgroups", wgpu::Features::SUBGROUP),
+    ("pipeline cache", wgpu::Features::PIPELINE_CACHE),
+];
+
+/// All that is known about an adapter.
+pub fn about(adapter: &wgpu::Adapter) -> Value {
+    let info = adapter.get_info();
+    let has = |(name, feature): &(&str, wgpu::Features)| {
+        ((*name).to_string(), Value::from(adapter.features().contains(*feature)))
+    };
+    let limits = limits(&adapter.limits()).map(|(name, value)| (name.to_string(), Value::from(value)));
+    json!({
+        "name": info.name,
+        "kind": gpu::kind(info.device_type),
+        "backend": info.backend.to_string(),
+        "driver": info.driver,
+        "driver_info": info.driver_info,
+        "limits": Map::from_iter(limits),
+        "features": Map::from_iter(FEATURES.iter().map(has)),
+    })
 }
 
 /// The processor's name, where the system tells.
@@ -161,7 +209,7 @@ fn cpu(why: &str) -> Chosen {
     if !why.is_empty() {
         line += &format!(" ({why})");
     }
-    Chosen { request: "cpu".into(), line, gpu: None }
+    Chosen { request: "cpu".into(), line, gpu: None, adapter: None }
 }
 
 fn open(adapter: &wgpu::Adapter, why: &str, features: wgpu::Features) -> Outcome<Chosen> {
@@ -171,7 +219,7 @@ fn open(adapter: &wgpu::Adapter, why: &str, features: wgpu::Features) -> Outcome
     if !why.is_empty() {
         line += &format!(" ({why})");
     }
-    Ok(Chosen { request: info.name, line, gpu: Some(device) })
+    Ok(Chosen { request: info.name, line, gpu: Some(device), adapter: Some(adapter.clone()) })
 }
 
 /// What a software adapter is chosen for.

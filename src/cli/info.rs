@@ -3,7 +3,7 @@
 use lenet::backend::gpu;
 use serde_json::json;
 
-use super::device;
+use super::device::{self, FEATURES, limits};
 use super::failure::Outcome;
 use super::say::{emit, emit_json};
 
@@ -14,29 +14,6 @@ pub struct Args {
     #[arg(long)]
     json: bool,
 }
-
-/// Limits that the kernels depend on, by name.
-fn limits(limits: &wgpu::Limits) -> [(&'static str, u64); 9] {
-    [
-        ("max_buffer_size", limits.max_buffer_size),
-        ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
-        ("max_uniform_buffer_binding_size", limits.max_uniform_buffer_binding_size),
-        ("max_storage_buffers_per_shader_stage", limits.max_storage_buffers_per_shader_stage.into()),
-        ("max_compute_workgroup_storage_size", limits.max_compute_workgroup_storage_size.into()),
-        ("max_compute_invocations_per_workgroup", limits.max_compute_invocations_per_workgroup.into()),
-        ("max_compute_workgroup_size_x", limits.max_compute_workgroup_size_x.into()),
-        ("max_compute_workgroups_per_dimension", limits.max_compute_workgroups_per_dimension.into()),
-        ("min_storage_buffer_offset_alignment", limits.min_storage_buffer_offset_alignment.into()),
-    ]
-}
-
-/// Features that faster kernels or the benchmark could use; nothing here needs them.
-const FEATURES: [(&str, wgpu::Features); 4] = [
-    ("timestamp queries", wgpu::Features::TIMESTAMP_QUERY),
-    ("16-bit floats", wgpu::Features::SHADER_F16),
-    ("subgroups", wgpu::Features::SUBGROUP),
-    ("pipeline cache", wgpu::Features::PIPELINE_CACHE),
-];
 
 /// Runs `lenet info`.
 pub fn run(args: &Args) -> Outcome {
@@ -49,26 +26,10 @@ pub fn run(args: &Args) -> Outcome {
             .iter()
             .enumerate()
             .map(|(index, adapter)| {
-                let info = adapter.get_info();
-                let features: serde_json::Map<_, _> = FEATURES
-                    .iter()
-                    .map(|(name, feature)| ((*name).into(), adapter.features().contains(*feature).into()))
-                    .collect();
-                let limits: serde_json::Map<_, _> = limits(&adapter.limits())
-                    .map(|(name, value)| (name.into(), value.into()))
-                    .into_iter()
-                    .collect();
-                json!({
-                    "index": index,
-                    "name": info.name,
-                    "kind": gpu::kind(info.device_type),
-                    "backend": info.backend.to_string(),
-                    "driver": info.driver,
-                    "driver_info": info.driver_info,
-                    "default_limits": gpu::suffices(adapter),
-                    "limits": limits,
-                    "features": features,
-                })
+                let mut told = device::about(adapter);
+                told["index"] = index.into();
+                told["default_limits"] = gpu::suffices(adapter).into();
+                told
             })
             .collect();
         return emit_json(&json!({

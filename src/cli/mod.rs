@@ -10,10 +10,12 @@ mod device;
 mod presets;
 
 mod args;
+mod measure;
 mod model;
 mod run;
 
 mod bench;
+mod check;
 mod eval;
 mod info;
 mod lr_find;
@@ -74,6 +76,9 @@ enum Command {
     /// Compare CPU and GPU: every launch of the training step, the step, how they grow, or a model of other GPUs
     #[command(after_help = AFTER_HELP)]
     Bench(Box<bench::Args>),
+    /// Check a device against the CPU: every shader, every preset, whole runs, its loss; a report to send in
+    #[command(after_help = AFTER_HELP)]
+    Check(check::Args),
     /// Show a network's layers, or every launch of its training step
     #[command(after_help = AFTER_HELP)]
     Summary(summary::Args),
@@ -94,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Predict(args) => predict::run(&args).map(|()| 0),
         Command::Read(args) => read::run(&args).map(|()| 0),
         Command::Bench(args) => bench::run(&args).map(|()| 0),
+        Command::Check(args) => check::run(&args).map(|()| 0),
         Command::Summary(args) => summary::run(&args).map(|()| 0),
         Command::Info(args) => info::run(&args).map(|()| 0),
     });

@@ -208,8 +208,8 @@ impl Folder {
     }
 }
 
-/// Seconds since 1970 as a date and time in UTC, fit for a file's name.
-fn stamp(seconds: u64) -> String {
+/// Seconds since 1970 as a date and time in UTC, fit for a file's name: `2026-11-24-024853`.
+pub fn stamp(seconds: u64) -> String {
     let (days, rest) = (seconds / 86_400, seconds % 86_400);
     // Days counted from 1 March of the year 0, when leap days come last (Howard Hinnant's algorithm).
     let days = days + 719_468;

@@ -1,6 +1,6 @@
 //! What `shaders/depthwise.wgsl` takes.
 
-use lenet::kernels::{conv2d, depthwise};
+use lenet::kernels::{Target, conv2d, depthwise};
 
 #[test]
 fn only_small_filters_of_single_channels_are_depthwise() {
@@ -18,7 +18,7 @@ fn only_small_filters_of_single_channels_are_depthwise() {
         activation: None,
         input_activation: None,
         batch: 3,
-        fill: 256,
+        target: Target::CPU,
     };
     let suits = |channels, groups, kernel| depthwise::Geometry::of(&conv(channels, groups, kernel)).is_some();
     assert!(suits([3, 3], 3, [3, 3]));

@@ -17,10 +17,7 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         (260, 5, 3, true, None, None),
     ];
     // Fewer partial sums than blocks: three for five, one for two.
-    let split = [
-        (200, 100, 80, true, Some(Relu), Some(Relu)),
-        (260, 261, 30, true, None, None),
-    ];
+    let split = [(200, 100, 80, true, Some(Relu), Some(Relu)), (260, 261, 30, true, None, None)];
     // For devices that so many invocations fill: tiles of 4, 2 and 1 features, whose sums 1 to 16 invocations share.
     let filled = [
         ((33, 21, 49, true, Some(Relu), Some(Tanh)), 256),

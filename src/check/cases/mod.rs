@@ -53,7 +53,7 @@ pub fn shaders() -> impl Iterator<Item = &'static str> {
 }
 
 /// The cases of a shader, with the tiles of a device that `fill` invocations fill
-/// ([`Options::fill`](crate::plan::Options::fill)); none where there is no such shader. They are the same each time.
+/// ([`Target::fill`](crate::kernels::Target::fill)); none where there is no such shader. They are the same each time.
 ///
 /// # Errors
 /// What a launch is refused for, such as a grid that is too large.

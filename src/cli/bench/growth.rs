@@ -7,11 +7,11 @@ use lenet::network::{Layer, Network};
 use lenet::plan::{Options, Phase, Plan};
 use serde_json::{Value, json};
 
-use super::measure::{Job, Rig, Samples, in_turns};
 use super::subject::Bench;
 use super::svg::{Curve, Panel};
 use crate::cli::device::{self, Chosen};
 use crate::cli::failure::Outcome;
+use crate::cli::measure::{Job, Rig, Samples, in_turns};
 use crate::cli::say::{emit, emit_json, table, thousands, time, unit};
 
 /// A device at one batch size and width.

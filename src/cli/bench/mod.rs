@@ -1,12 +1,11 @@
 //! `lenet bench`: how fast CPU and GPU are, launch by launch and step by step, against what each was measured to
 //! do at most.
 //!
-//! `measure` takes the time, `roofline` judges the launches, `subject` is what is measured and checked, `report` says
-//! it all; `growth` measures curves, which `svg` draws; `model` estimates GPUs that are not here.
+//! `roofline` judges the launches, `subject` is what is measured and checked, `report` says it all; `growth` measures
+//! curves, which `svg` draws; `model` estimates GPUs that are not here.
 
 mod args;
 mod growth;
-mod measure;
 mod model;
 mod report;
 mod roofline;
@@ -18,11 +17,10 @@ use lenet::model::record::load_network;
 use lenet::plan::Options;
 
 pub use self::args::Args;
-use self::measure::Images;
-use self::roofline::Peak;
 use self::subject::Bench;
 use super::device::compared;
 use super::failure::{Failure, Outcome};
+use super::measure::{Images, Peak};
 use super::say::{emit, emit_json, say};
 
 /// Runs `lenet bench`.

@@ -3,10 +3,10 @@
 use lenet::backend::gpu;
 use serde_json::{Value, json};
 
-use super::measure::Samples;
-use super::roofline::{self, Peak};
+use super::roofline;
 use super::subject::{Bench, Measured};
 use crate::cli::device::{Chosen, processor};
+use crate::cli::measure::{Peak, Samples};
 use crate::cli::say::{digits, table, thousands, time, unit};
 
 /// What the figures mean, once.

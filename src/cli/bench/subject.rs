@@ -7,10 +7,10 @@ use lenet::plan::{Options, Phase};
 use pollster::block_on;
 
 use super::args::Args;
-use super::measure::{Images, Job, Rig, Samples, in_turns};
-use super::roofline::{self, Peak};
+use super::roofline;
 use crate::cli::device::{self, Chosen};
 use crate::cli::failure::{Failure, Outcome};
+use crate::cli::measure::{Images, Job, Peak, Rig, Samples, in_turns};
 
 /// What is measured, and on what.
 pub struct Bench<'a> {

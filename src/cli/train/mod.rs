@@ -1,5 +1,6 @@
 //! `lenet train`: a new run, or one that goes on.
 
+mod first;
 mod job;
 mod resume;
 
@@ -20,6 +21,7 @@ use super::failure::{Failure, Outcome, code};
 use super::run::{Start, divide, fit, heed_interrupts};
 use super::say::{Log, Progress, quoted, say};
 
+use first::When;
 use job::Job;
 use resume::Saved;
 
@@ -37,6 +39,9 @@ pub struct Args {
     /// How to report: a progress bar and a table, or JSON lines on stdout
     #[arg(long, value_name = "FORM", default_value = "human")]
     log: Log,
+    /// Compare a training step with the CPU's before: once for each GPU and driver, each time, or never
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    check: When,
 }
 
 /// Runs `lenet train`; `start` is when the program began.
@@ -90,6 +95,8 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
             if steps == 1 { "a step".into() } else { format!("{steps} steps") }
         ));
     }
+    let checked = first::check(args.check, &chosen, &network, &options, &train, record.training.seed)?;
+    checked.iter().for_each(|line| say(line));
     changes.iter().chain(init.iter().flat_map(|init| &init.told)).for_each(|line| say(line));
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;

@@ -1,4 +1,6 @@
-//! How the benchmark takes time: sessions that are ready to run, samples in turns, medians and quartiles.
+//! How time is taken: sessions that are ready to run, samples in turns, medians and quartiles, a device's peaks.
+
+mod peak;
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use serde_json::{Value, json};
 
 use crate::cli::device::Chosen;
 use crate::cli::failure::Outcome;
+
+pub use peak::Peak;
 
 /// Samples that a measurement tries to take in its time.
 const SAMPLES: u32 = 11;
@@ -141,11 +145,9 @@ impl Images {
         let (train, test, name) = if fits {
             (split.train, split.test, "MNIST")
         } else {
-            let classes = network.output()?.channels.min(256);
-            let noise = Noise { shape: [input.channels, input.height, input.width], classes };
             // 64 MB or so.
             let count = ((64 << 20) / (input.channels * input.height * input.width)).clamp(1, 1024);
-            (noise.images(count)?, noise.images(count)?, "noise")
+            (noise(network, count)?, noise(network, count)?, "noise")
         };
         let [train, test] = [train, test].map(|data| cycled(data, largest_batch));
         Ok(Images { name: format!("{name}, {} and {} images", train.len(), test.len()), train, test })
@@ -164,19 +166,17 @@ impl Images {
     }
 }
 
-struct Noise {
-    shape: [usize; 3],
-    classes: usize,
-}
-
-impl Noise {
-    fn images(&self, count: usize) -> Outcome<Dataset> {
-        // The high byte of a multiplicative sequence has no pattern that a kernel could profit from.
-        let byte = |i: usize| ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
-        let pixels = (0..count * self.shape.iter().product::<usize>()).map(byte).collect();
-        let labels = (0..count).map(|i| (i % self.classes) as u8).collect();
-        Ok(Dataset::new("noise", self.shape, self.classes, pixels, labels)?)
-    }
+/// Pictures without a pattern for a network, with labels for each place that it labels.
+pub fn noise(network: &Network, count: usize) -> Outcome<Dataset> {
+    let (input, output) = (network.input, network.output()?);
+    let (classes, places) = (output.channels.min(256), output.height * output.width);
+    // The high byte of a multiplicative sequence has no pattern that a kernel could profit from.
+    let byte = |i: usize| ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
+    let shape = [input.channels, input.height, input.width];
+    let pixels = (0..count * shape.iter().product::<usize>()).map(byte).collect();
+    let labels = (0..count * places).map(|i| (i % classes) as u8).collect();
+    let size = [output.height, output.width];
+    Ok(Dataset::segmented("noise", shape, classes, pixels, size, labels)?)
 }
 
 /// The images again and again until there are as many as asked for.
