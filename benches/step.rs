@@ -63,7 +63,7 @@ fn steps(c: &mut Criterion) {
             let on_cpu = plan(batch, Target::CPU);
             backends.push(("cpu", Backend::cpu(&on_cpu.program), on_cpu));
             if let Some(device) = &device {
-                let on_gpu = plan(batch, device.fill());
+                let on_gpu = plan(batch, device.target());
                 let backend = block_on(Backend::gpu(device, &on_gpu.program)).expect("a backend");
                 backends.push(("gpu", backend, on_gpu));
             }
