@@ -60,7 +60,7 @@ for seed in $(seq 0 $((seeds - 1))); do
 done
 say "the last evaluation of each seed:"
 for file in "$out"/train-*.jsonl; do
-    line=$(tail -n 1 "$file" | grep -o '"\(accuracy\|seconds\|reached\)":[^]}]*]*' | tr '\n' ' ')
+    line=$(tail -n 1 "$file" | grep -o '"\(accuracy\|seconds\)":[0-9.]*\|"reached":\[[^]]*\]' | tr '\n' ' ')
     say "    $(basename "$file" .jsonl)  $line"
 done
 
