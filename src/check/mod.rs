@@ -31,6 +31,13 @@ const GRADIENTS: f64 = 2e-3;
 /// The same for the loss.
 const LOSS: f64 = 1e-4;
 
+/// Steps of the CPU with weights that are a last bit off, which show how far rounding alone goes.
+const NUDGES: u32 = 3;
+/// How much further than in those a device may be, since few of them are seen.
+const WIDER: f64 = 4.0;
+/// What is never put down to rounding: the size of a tensor itself is 1.
+const MOST: f64 = 0.25;
+
 /// What one training step leaves behind.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
@@ -102,6 +109,10 @@ pub async fn trace(session: &mut Session) -> Result<Trace> {
 /// Compares a GPU with the CPU twins over one training step of a network with the given flat parameters, on the first
 /// batch of `data`, in sessions made for this alone.
 ///
+/// Where they are further apart than rounding usually takes them, the CPU's own step is repeated with weights that are
+/// a last bit off: with normalisations of nearly constant channels before a ReLU, that alone moves a gradient by
+/// several percent, and the device is allowed a few times as much.
+///
 /// # Errors
 /// As [`compare`], [`Plan::new`] and [`Backend::gpu`].
 pub async fn against_cpu(
@@ -111,20 +122,41 @@ pub async fn against_cpu(
     data: &Dataset,
     parameters: &[f32],
 ) -> Result<Difference> {
-    let mut traces = Vec::with_capacity(2);
-    for on_gpu in [true, false] {
-        let plan = Plan::new(network, &Options { train_images: data.len(), ..options.clone() })?;
-        let backend = match on_gpu {
-            true => Backend::gpu(device, &plan.program).await?,
-            false => Backend::cpu(&plan.program),
+    let options = Options { train_images: data.len(), ..options.clone() };
+    let step = async |device: Option<&gpu::Device>, parameters: &[f32]| -> Result<Trace> {
+        let plan = Plan::new(network, &options)?;
+        let backend = match device {
+            Some(device) => Backend::gpu(device, &plan.program).await?,
+            None => Backend::cpu(&plan.program),
         };
         let range = plan.parameters;
         let mut session = Session::new(plan, backend);
         session.set_training(data)?;
         session.backend().write(range, bytemuck::cast_slice(parameters))?;
-        traces.push(trace(&mut session).await?);
+        trace(&mut session).await
+    };
+    let (got, want) = (step(Some(device), parameters).await?, step(None, parameters).await?);
+    let usual = compare(device.name(), &got, &want);
+    if usual.is_ok() {
+        return usual;
     }
-    compare(device.name(), &traces[0], &traces[1])
+    let mut nudged = Vec::new();
+    for seed in 1..=NUDGES {
+        nudged.push(step(None, &nudge(parameters, seed)).await?);
+    }
+    judge(device.name(), &got, &want, &nudged)
+}
+
+/// Every value with its last bit moved up or down at random.
+fn nudge(values: &[f32], seed: u32) -> Vec<f32> {
+    let mut state = seed;
+    let nudged = values.iter().map(|&value| {
+        // Numerical Recipes' generator, of which the highest bit is the best.
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        if state >> 31 == 0 { value.next_up() } else { value.next_down() }
+    });
+    // A zero stays one: it may be a filter that is not connected.
+    nudged.zip(values).map(|(nudged, &value)| if value == 0.0 { value } else { nudged }).collect()
 }
 
 fn distance(got: &[f32], want: &[f32]) -> f64 {
@@ -146,25 +178,41 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
 /// How far `got` is from `want`.
 ///
 /// # Errors
-/// [`Error::Device`] when it is further than rounding explains.
+/// [`Error::Device`] when it is further than rounding explains; the message names what differs.
 pub fn compare(device: &str, got: &Trace, want: &Trace) -> Result<Difference> {
+    judge(device, got, want, &[])
+}
+
+/// As [`compare`], where rounding was seen to bring forth `nudged` instead of `want`.
+fn judge(device: &str, got: &Trace, want: &Trace, nudged: &[Trace]) -> Result<Difference> {
+    let allowed = |usual: f64, seen: &dyn Fn(&Trace) -> f64| {
+        let seen = nudged.iter().map(seen).fold(0.0, f64::max);
+        usual.max((WIDER * seen).min(MOST))
+    };
+    let losses = allowed(LOSS, &|nudged| distance(&[nudged.loss], &[want.loss]));
+    let logits = allowed(LOGITS, &|nudged| distance(&nudged.logits, &want.logits));
     let mut worst = Difference {
         loss: distance(&[got.loss], &[want.loss]),
         logits: distance(&got.logits, &want.logits),
         gradients: 0.0,
         tensor: String::new(),
-        allowed: Allowed { loss: LOSS, logits: LOGITS, gradients: GRADIENTS },
+        allowed: Allowed { loss: losses, logits, gradients: GRADIENTS },
     };
-    for ((name, got), (_, want)) in got.gradients.iter().zip(&want.gradients) {
-        let distance = distance(got, want);
-        if worst.tensor.is_empty() || distance > worst.gradients || distance.is_nan() {
-            (worst.gradients, worst.tensor) = (distance, name.clone());
+    for (i, ((name, got), (_, want))) in got.gradients.iter().zip(&want.gradients).enumerate() {
+        let found = distance(got, want);
+        let most = allowed(GRADIENTS, &|nudged| distance(&nudged.gradients[i].1, want));
+        if worst.tensor.is_empty()
+            || found / most > worst.gradients / worst.allowed.gradients
+            || found.is_nan()
+        {
+            (worst.gradients, worst.allowed.gradients) = (found, most);
+            worst.tensor.clone_from(name);
         }
     }
     let parts = [
-        ("the loss".to_string(), worst.loss, LOSS),
-        ("the logits".into(), worst.logits, LOGITS),
-        (format!("the gradient of {}", worst.tensor), worst.gradients, GRADIENTS),
+        ("the loss".to_string(), worst.loss, worst.allowed.loss),
+        ("the logits".into(), worst.logits, worst.allowed.logits),
+        (format!("the gradient of {}", worst.tensor), worst.gradients, worst.allowed.gradients),
     ];
     let told: Vec<String> = parts
         .into_iter()
@@ -194,6 +242,15 @@ mod tests {
     }
 
     #[test]
+    fn a_nudge_is_a_last_bit() {
+        let values = [1.0, -0.5, 0.0, 3e-5];
+        let (one, other) = (nudge(&values, 1), nudge(&values, 2));
+        let bits = |a: f32, b: f32| a.to_bits().abs_diff(b.to_bits());
+        assert!(one.iter().zip(values).all(|(&a, b)| bits(a, b) == u32::from(b != 0.0)), "{one:?}");
+        assert!(one != other && one == nudge(&values, 1));
+    }
+
+    #[test]
     fn rounding_is_allowed_and_mistakes_are_found() {
         let want = one(2.3, 1.0, 0.5);
         assert!(compare("it", &one(2.300_001, 1.000_001, 0.500_01), &want).is_ok());
@@ -207,6 +264,12 @@ mod tests {
             let failure = compare("it", &wrong, &want).err().unwrap();
             assert!(failure.to_string().contains(says), "{failure}");
         }
+        // What rounding was seen to do is allowed, a few times as much of it, but never all.
+        let seen = [one(2.3, 1.0, 0.51)];
+        assert!(judge("it", &one(2.3, 1.0, 0.52), &want, &seen).is_ok());
+        assert!(judge("it", &one(2.3, 1.0, 0.6), &want, &seen).is_err());
+        assert!(judge("it", &one(2.3, 1.01, 0.5), &want, &seen).is_err());
+        assert!(judge("it", &one(2.3, 1.0, -0.5), &want, &[one(2.3, 1.0, 0.9)]).is_err());
         let mut stray = one(2.3, 1.0, 0.5);
         stray.gradients[1].1[0] = 1e-9;
         assert!(compare("it", &stray, &want).err().unwrap().to_string().contains("gradient of b"));

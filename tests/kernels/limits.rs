@@ -4,7 +4,7 @@ use lenet::backend::{Backend, Gpu, gpu};
 use lenet::check;
 use lenet::error::Error;
 use lenet::kernels::optimizer::Rule;
-use lenet::kernels::{CHUNK, Step, batch};
+use lenet::kernels::{CHUNK, Step, Target, batch, conv2d};
 use lenet::network::Network;
 use lenet::plan::{LARGEST_BATCH, Memory, Options, Phase, Plan, Program};
 use pollster::block_on;
@@ -30,21 +30,45 @@ fn a_buffer_over_the_limits_is_an_error() {
 }
 
 #[test]
-fn a_grid_over_the_limits_is_an_error() {
+fn a_grid_over_elements_folds() {
     let mut program = Program::default();
     let [images, order, output] = ["images", "order", "output"].map(|name| program.add(name, CHUNK));
-    let (height, width) = (1024, 1024);
     let geometry = batch::Geometry {
         channels: 1,
-        height,
-        width,
+        height: 1024,
+        width: 1024,
         pad: 0,
         mean: 0.0,
         deviation: 1.0,
         batch: 1,
         augment: None,
     };
-    match geometry.gather(batch::Buffers { images, order, output }) {
+    let launch = geometry.gather(batch::Buffers { images, order, output }).expect("a grid of several rows");
+    assert_eq!(launch.grid, [65_535, 5, 1]);
+}
+
+#[test]
+fn a_grid_over_the_limits_is_an_error() {
+    let mut program = Program::default();
+    let [mask, weight_grad] = ["mask", "weight_grad"].map(|name| program.add(name, CHUNK));
+    // A workgroup for every 64 of its weights.
+    let geometry = conv2d::Geometry {
+        in_channels: 1024,
+        in_size: [9, 9],
+        out_channels: 1024,
+        out_size: [1, 1],
+        kernel: [9, 9],
+        stride: [1, 1],
+        pad: [0, 0],
+        dilation: [1, 1],
+        groups: 1,
+        bias: false,
+        activation: None,
+        input_activation: None,
+        batch: 1,
+        target: Target::CPU,
+    };
+    match geometry.mask_gradient(mask, weight_grad) {
         Err(Error::Limit { needed, allowed, .. }) => assert!(needed > allowed && allowed == 65_535),
         other => panic!("expected Error::Limit, got {other:?}"),
     }

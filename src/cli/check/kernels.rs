@@ -111,16 +111,14 @@ pub fn presets(chosen: &Arc<Chosen>, pictures: &Arc<Pictures>, reduced: bool, hu
         what += &format!(", the smallest of {all}");
     }
     timed(|| {
-        let mut part = Part::new("presets", what);
+        // A share of what rounding explains.
+        let mut part = Part { allowed: Some(1.0), ..Part::new("presets", what) };
         for preset in names {
             let (start, device, pictures) = (Instant::now(), chosen.clone(), pictures.clone());
             match bounded(PATIENCE, move || step(&device, &pictures, preset)) {
                 Ok((data, difference)) => {
-                    part.allowed = Some(difference.allowed.gradients);
-                    part.difference(
-                        difference.gradients,
-                        format!("{preset}: gradient of {}", difference.tensor),
-                    );
+                    let share = difference.gradients / difference.allowed.gradients;
+                    part.difference(share, format!("{preset}: gradient of {}", difference.tensor));
                     part.rows.push(json!({
                         "preset": preset,
                         "data": data,
