@@ -243,10 +243,10 @@ mod tests {
 
     #[test]
     fn a_nudge_is_a_last_bit() {
-        let values = [1.0, -0.5, 0.0, 3e-5];
+        let values = [1.0, -0.5, 0.0, 3e-5].repeat(16);
         let (one, other) = (nudge(&values, 1), nudge(&values, 2));
         let bits = |a: f32, b: f32| a.to_bits().abs_diff(b.to_bits());
-        assert!(one.iter().zip(values).all(|(&a, b)| bits(a, b) == u32::from(b != 0.0)), "{one:?}");
+        assert!(one.iter().zip(&values).all(|(&a, &b)| bits(a, b) == u32::from(b != 0.0)), "{one:?}");
         assert!(one != other && one == nudge(&values, 1));
     }
 
