@@ -92,7 +92,7 @@ pub(super) fn weight_gradient(
 ) -> impl Fn(weight_gradient::Buffers<'_>, Step) + Send + Sync {
     let weight_gradient::Constants { channels, positions, epsilon, blocks, splits, segments, .. } = c;
     let (kind, activation) = (kind(c.kind), fused(c.activation));
-    let g = Shape { channels, positions, kind, epsilon, activation, blocks, splits, segments, ..NOTHING };
+    let g = Shape { channels, positions, kind, epsilon, activation, blocks, splits, segments };
     move |b, step| weight_gradients(&g, step, b)
 }
 
