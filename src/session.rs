@@ -148,21 +148,9 @@ impl Session {
             let what = format!("{} images are more than the {most} that the plan was made for", set.len());
             return Err(Error::Settings(what));
         }
-        let source = &mut self.sources[phase as usize];
-        match (data.half, shared) {
-            (None, _) => {
-                *source = None;
-                self.upload(data, set)
-            }
-            (Some(_), Some(shared)) => {
-                *source = Some(Source::new(shared.clone()));
-                Ok(())
-            }
-            (Some(_), None) => {
-                *source = Some(Source::new(Arc::new(set.clone())));
-                Ok(())
-            }
-        }
+        let streamed = || Source::new(shared.cloned().unwrap_or_else(|| Arc::new(set.clone())));
+        self.sources[phase as usize] = data.half.map(|_| streamed());
+        if data.half.is_none() { self.upload(data, set) } else { Ok(()) }
     }
 
     /// Puts the training data in place; at most as many images as the plan was made for. Of a plan that streams it, a

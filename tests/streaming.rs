@@ -120,7 +120,7 @@ fn sets_as_large_as_emnist_and_cifar_train() {
         let images = (0..count).flat_map(|n| (0..pixels).map(move |p| (n * 31 + p * 7) as u8)).collect();
         let labels = (0..count).map(|n| (n * 13 % classes) as u8).collect();
         let data = Dataset::new("large", shape, classes, images, labels).expect("a data set");
-        let test = Arc::new(data.clone().take(40));
+        let test = Arc::new(data.first(40));
         let data = Arc::new(data);
         let text = format!(
             "name = \"small\"\ninput = {{ channels = {}, height = {}, width = {} }}\nlayers = [\n    \

@@ -56,6 +56,19 @@ impl Dataset {
         self
     }
 
+    /// A copy of the first `n` images, or of all if there are fewer.
+    pub fn first(&self, n: usize) -> Self {
+        let n = n.min(self.len());
+        Dataset {
+            images: self.images[..n * self.pixels()].to_vec(),
+            labels: self.labels[..n * self.labels_per_image()].to_vec(),
+            name: self.name.clone(),
+            class_names: self.class_names.clone(),
+            encoding: self.encoding.clone(),
+            ..*self
+        }
+    }
+
     /// Splits the last `fraction` of the images off as validation data: `(train, validation)`.
     ///
     /// Nothing is shuffled: the same data gives the same parts. The number of images is rounded to

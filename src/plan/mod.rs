@@ -184,33 +184,23 @@ impl Plan {
         let fitting = |options: &Options| {
             compile::compile(network, options).and_then(|plan| plan.program.fits(memory).map(|()| plan))
         };
-        let whole = fitting(options);
-        let Err(Error::Limit { .. }) = whole else { return whole };
         // As many steps at a time as there is room for.
-        let streams = [64, 8, 1].map(|steps| Options { stream: Some(steps), ..options.clone() });
-        let mut found = whole;
-        for options in streams.iter().filter(|_| options.stream.is_none()) {
-            match fitting(options) {
-                Err(Error::Limit { what, needed, allowed }) => {
-                    found = Err(Error::Limit { what, needed, allowed });
-                }
-                other => return other,
+        let streams: &[usize] = if options.stream.is_none() { &[64, 8, 1] } else { &[] };
+        let mut made = fitting(options);
+        for &steps in streams {
+            if !matches!(made, Err(Error::Limit { .. })) {
+                break;
             }
+            made = fitting(&Options { stream: Some(steps), ..options.clone() });
         }
-        match found {
-            Err(Error::Limit { what, needed, allowed }) => {
-                let what = match Plan::largest_batch(network, options, memory)? {
-                    Some(batch) if batch >= options.batch => what,
-                    Some(batch) => format!(
-                        "batch {} does not fit (the largest that does is {batch}): {what}",
-                        options.batch
-                    ),
-                    None => format!("batch {} does not fit (not even one image does): {what}", options.batch),
-                };
-                Err(Error::Limit { what, needed, allowed })
-            }
-            other => other,
-        }
+        let Err(Error::Limit { what, needed, allowed }) = made else { return made };
+        let batch = options.batch;
+        let largest = match Plan::largest_batch(network, options, memory)? {
+            Some(most) if most >= batch => return Err(Error::Limit { what, needed, allowed }),
+            Some(most) => format!("the largest that does is {most}"),
+            None => "not even one image does".into(),
+        };
+        Err(Error::Limit { what: format!("batch {batch} does not fit ({largest}): {what}"), needed, allowed })
     }
 
     /// The largest batch for which a plan, all else equal, fits a device that holds so much; none where not even

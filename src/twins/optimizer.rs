@@ -62,69 +62,44 @@ pub(super) fn square_sums(
     |b, _| sums(b)
 }
 
+/// The buffers of a rule as those of one with all moments; the others are empty.
+macro_rules! buffers {
+    ($of:ident, $($moment:ident: $values:expr),*) => {
+        Buffers {
+            parameters: $of.parameters,
+            gradients: $of.gradients,
+            $($moment: $values,)*
+            segments: $of.segments,
+            metrics: $of.metrics,
+            rows: $of.rows,
+            norms: $of.norms,
+            before: $of.before,
+        }
+    };
+}
+
 pub(super) fn sgd(c: sgd::Constants) -> impl Fn(sgd::Buffers<'_>, Step) + Send + Sync {
     let sgd::Constants { positions, clip, l1, weight_decay, .. } = c;
     let o = Shape::new(Rule::Sgd, positions, clip, weight_decay, l1);
-    move |b, step| {
-        let sgd::Buffers { parameters, gradients, segments, metrics, rows, norms, before } = b;
-        let (moment1, moment2) = (&mut [], &mut []);
-        update(
-            &o,
-            step,
-            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
-        );
-    }
+    move |b, step| update(&o, step, buffers!(b, moment1: &mut [], moment2: &mut []))
 }
 
 pub(super) fn momentum(c: momentum::Constants) -> impl Fn(momentum::Buffers<'_>, Step) + Send + Sync {
     let momentum::Constants { positions, clip, l1, momentum, weight_decay, .. } = c;
     let o = Shape::new(Rule::Momentum { momentum }, positions, clip, weight_decay, l1);
-    move |b, step| {
-        let momentum::Buffers { parameters, gradients, moment1, segments, metrics, rows, norms, before } = b;
-        let moment2 = &mut [];
-        update(
-            &o,
-            step,
-            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
-        );
-    }
+    move |b, step| update(&o, step, buffers!(b, moment1: b.moment1, moment2: &mut []))
 }
 
 pub(super) fn nesterov(c: nesterov::Constants) -> impl Fn(nesterov::Buffers<'_>, Step) + Send + Sync {
     let nesterov::Constants { positions, clip, l1, momentum, weight_decay, .. } = c;
     let o = Shape::new(Rule::Nesterov { momentum }, positions, clip, weight_decay, l1);
-    move |b, step| {
-        let nesterov::Buffers { parameters, gradients, moment1, segments, metrics, rows, norms, before } = b;
-        let moment2 = &mut [];
-        update(
-            &o,
-            step,
-            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
-        );
-    }
+    move |b, step| update(&o, step, buffers!(b, moment1: b.moment1, moment2: &mut []))
 }
 
 pub(super) fn rmsprop(c: rmsprop::Constants) -> impl Fn(rmsprop::Buffers<'_>, Step) + Send + Sync {
     let rmsprop::Constants { positions, clip, l1, momentum, alpha, epsilon, weight_decay, .. } = c;
     let o = Shape::new(Rule::Rmsprop { momentum, alpha, epsilon }, positions, clip, weight_decay, l1);
-    move |b, step| {
-        let rmsprop::Buffers {
-            parameters,
-            gradients,
-            moment1,
-            moment2,
-            segments,
-            metrics,
-            rows,
-            norms,
-            before,
-        } = b;
-        update(
-            &o,
-            step,
-            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
-        );
-    }
+    move |b, step| update(&o, step, buffers!(b, moment1: b.moment1, moment2: b.moment2))
 }
 
 pub(super) fn adam(c: adam::Constants) -> impl Fn(adam::Buffers<'_>, Step) + Send + Sync {
@@ -137,24 +112,7 @@ pub(super) fn adamw(c: adamw::Constants) -> impl Fn(adamw::Buffers<'_>, Step) + 
     let adamw::Constants { positions, clip, l1, beta1, beta2, epsilon, weight_decay, .. } = c;
     let o =
         Shape::new(Rule::Adam { beta1, beta2, epsilon, decay: Some(weight_decay) }, positions, clip, 0.0, l1);
-    move |b, step| {
-        let adamw::Buffers {
-            parameters,
-            gradients,
-            moment1,
-            moment2,
-            segments,
-            metrics,
-            rows,
-            norms,
-            before,
-        } = b;
-        update(
-            &o,
-            step,
-            Buffers { parameters, gradients, moment1, moment2, segments, metrics, rows, norms, before },
-        );
-    }
+    move |b, step| update(&o, step, buffers!(b, moment1: b.moment1, moment2: b.moment2))
 }
 
 /// Parameters that a thread updates at once.

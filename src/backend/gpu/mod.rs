@@ -22,7 +22,7 @@ pub use mapping::Mapping;
 /// Steps that one submission may hold.
 pub const STEPS: usize = 256;
 
-/// The most that a submission takes, in seconds by [`Gpu::estimate`]: drivers reset a device that is busy for a second
+/// The most that a submission takes, in seconds by [`estimate`]: drivers reset a device that is busy for a second
 /// or two.
 const PATIENCE: f64 = 0.1;
 

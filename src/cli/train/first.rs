@@ -112,7 +112,7 @@ pub fn check(
     let batch = options.batch.min(BATCH);
     let (augment, target) = (Augment::NONE, chosen.target());
     let options = Options { batch, augment, target, train_images: batch, eval_images: 1, ..options.clone() };
-    let data = data.clone().take(batch);
+    let data = data.first(batch);
     let plan = Plan::new(network, &options)?;
     let first = network.initial(seed)?;
     let flat = plan.join(first.iter().map(Vec::as_slice))?;
