@@ -111,7 +111,7 @@ fn a_sweep_is_what_train_would_do_best_first() {
     let (out, told) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{told}");
     assert!(
-        told.contains("run 1/2  lr 1e30  seed 0  the loss of step") && told.contains("run 2/2"),
+        told.contains("run 1/2  lr 1e30  seed 0  step 2: the loss is not finite") && told.contains("run 2/2"),
         "{told}"
     );
     assert!(out.lines().nth(3).unwrap().starts_with("1e30") && out.contains("best  --lr 0.001"), "{out}");
