@@ -160,7 +160,7 @@ fn main() -> Result<()> {
     let (model, mut session) = load(&path, &device)?;
     println!("read back from {}", path.display());
     for i in 0..SHAPES.len() {
-        let probabilities = block_on(session.predict(test.image(i)))?;
+        let probabilities = block_on(session.predict(&test.image(i)?))?;
         let (best, share) =
             probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).unwrap_or((0, &0.0));
         let truth = &test.class_names[usize::from(test.labels[i])];

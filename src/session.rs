@@ -53,6 +53,9 @@ fn packed(bytes: &[u8]) -> Cow<'_, [u32]> {
     bytes.chunks(4).map(word).collect()
 }
 
+/// Bytes that are brought to the backend at once.
+const PIECE: usize = 1 << 26;
+
 fn readbacks(chunks: Vec<(usize, Readback)>) -> Vec<Readback> {
     chunks.into_iter().map(|(_, readback)| readback).collect()
 }
@@ -133,7 +136,11 @@ impl Session {
     }
 
     fn upload(&mut self, to: Data, set: &Dataset) -> Result<()> {
-        self.backend.write(to.images, &packed(&set.images))?;
+        let mut at = to.images;
+        for piece in set.images.pieces(PIECE) {
+            self.backend.write(at, &packed(&piece?))?;
+            at = Range { start: at.start + PIECE / 4, len: at.len.saturating_sub(PIECE / 4), ..at };
+        }
         self.backend.write(to.labels, &packed(&set.labels))
     }
 
@@ -219,7 +226,7 @@ impl Session {
             step.cursor = (first + names.len()) as u32;
             for &image in taken {
                 let image = image as usize;
-                images.extend_from_slice(&set.images[image * pixels..][..pixels]);
+                images.extend_from_slice(&set.image(image)?);
                 labels.extend_from_slice(&set.labels[image * places..][..places]);
             }
             names.extend_from_slice(taken);

@@ -204,14 +204,14 @@ fn dropped_futures_disturb_nothing() {
     let [_, test] = data();
     let mut trainer = trainer(Some(&owned.lent()), 0).expect("a trainer");
     // Enough that no machine is done with it before it is asked.
-    let many = test.images.repeat(100);
+    let many = test.images.all().expect("in memory").repeat(100);
     let (mut notes, mut pending) = (Notes::default(), 0);
     for _ in 0..6 {
         trainer.advance(2).expect("steps");
         pending += usize::from(touch(trainer.session().predict(&many)));
         pending += usize::from(touch(trainer.session().evaluate(test.len())));
         pending += usize::from(touch(trainer.session().parameters()));
-        drop(trainer.session().predict(&test.images));
+        drop(trainer.session().predict(&test.images.all().expect("in memory")));
         let mut event = Box::pin(trainer.event());
         match event.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => pending += 1,
@@ -331,7 +331,7 @@ fn a_lost_device_is_an_error_wherever_it_is_noticed() {
             2 => lost("advance in flight", trainer.advance(1).and_then(|_| trainer.advance(1))),
             3 => lost("evaluate in flight", block_on(trainer.session().evaluate(test.len()))),
             4 => lost("advance", trainer.advance(1).and_then(|_| trainer.advance(1))),
-            5 => lost("predict", block_on(trainer.session().predict(&test.images))),
+            5 => lost("predict", block_on(trainer.session().predict(&test.images.all().expect("in memory")))),
             6 => lost("snapshot", block_on(trainer.snapshot())),
             _ => lost("another trainer", self::trainer(Some(&lent), 0).and_then(|mut next| next.advance(1))),
         }
@@ -433,11 +433,12 @@ fn answers_arrive_without_waiting_and_in_order() {
     let mut trainer = trainer(Some(&owned.lent()), 0).expect("a trainer");
     let session = trainer.session();
     // 70 pictures: two whole batches and a part of one, all queued at once.
-    let mut answer = session.predict(&test.images);
+    let mut answer = session.predict(&test.images.all().expect("in memory"));
     let parts: Vec<f32> = (0..3)
         .flat_map(|part| {
             let end = test.images.len().min((part + 1) * 32 * 784);
-            block_on(session.predict(&test.images[part * 32 * 784..end])).expect("probabilities")
+            block_on(session.predict(&test.images.get(part * 32 * 784..end).expect("in memory")))
+                .expect("probabilities")
         })
         .collect();
     let mut taken = None;

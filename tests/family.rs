@@ -96,7 +96,8 @@ fn one_step(
     session.set_training(images).expect("images fit");
     let mut found = vec![(
         "probabilities".to_string(),
-        block_on(session.predict(&images.images[..3 * images.pixels()])).expect("probabilities"),
+        block_on(session.predict(&images.images.get(0..3 * images.pixels()).expect("in memory")))
+            .expect("probabilities"),
     )];
     // Three of four, so that a lane of the batch has no image.
     let step = Step { cursor: 1, count: 3, seed: 5, ..Step::default() };

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tests the page in Chromium on its software WebGPU adapter: builds it, trains a small model for it to open, and
-# runs web/test/page.mjs. Installs what is missing where it may (root on Debian or Ubuntu).
+# runs web/test/*.mjs. Installs what is missing where it may (root on Debian or Ubuntu).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 missing=()
@@ -28,3 +28,4 @@ run=$(mktemp -d)
 trap 'rm -rf "$run"' EXIT
 "$LENET" train --device cpu --steps 600 --log json --out "$run/model" >/dev/null 2>&1
 MODEL="$run/model/model.safetensors" timeout 1500 node --test --test-reporter=spec web/test/page.mjs
+timeout 900 node --test --test-reporter=spec web/test/devices.mjs

@@ -265,8 +265,8 @@ impl Learner {
         let turned = self.answers.as_ref().is_none_or(|(page, _)| *page != self.page);
         if self.question.is_none() && (turned || !self.done && self.frames.is_multiple_of(ASK)) {
             let pixels = test.pixels();
-            let pictures = &test.images[self.page * pixels..][..SHOWN * pixels];
-            self.question = Some((self.page, trainer.session().predict(pictures)));
+            let pictures = test.images.get(self.page * pixels..(self.page + SHOWN) * pixels)?;
+            self.question = Some((self.page, trainer.session().predict(&pictures)));
         }
         if let Some((page, question)) = &mut self.question
             && let Some(probabilities) = question.take()

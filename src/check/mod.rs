@@ -85,8 +85,8 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// One training step with the first batch of the session's training data and its weights as they are; they stay, but
-/// the optimizer's moments move.
+/// One training step with the first batch of the session's training data, in its order, and its weights as they are;
+/// they stay, but the optimizer's moments and the running statistics move.
 ///
 /// # Errors
 /// What the device reports.
@@ -95,7 +95,7 @@ pub async fn trace(session: &mut Session) -> Result<Trace> {
     let batch = batch.min(train_images);
     let (correction1, correction2) = optimizer.corrections(1);
     let step = Step { count: batch as u32, correction1, correction2, ..Step::default() };
-    session.backend().run(Phase::Train, &[step])?;
+    session.queue(Phase::Train, &mut [step])?;
     let plan = session.plan();
     let (metrics, logits, gradients, outputs) = (plan.metrics, plan.logits, plan.gradients, plan.outputs());
     let metrics = session.read(Range { len: RECORD, ..metrics }).await?;
@@ -106,15 +106,80 @@ pub async fn trace(session: &mut Session) -> Result<Trace> {
     Ok(Trace { loss: metrics[0], logits, gradients })
 }
 
+/// The CPU's training step, for those of devices to be held against.
+///
+/// Where a device is further away than rounding usually takes it, the CPU's step is repeated with weights that are a
+/// last bit off: with normalisations of nearly constant channels before a ReLU, that alone moves a gradient by several
+/// percent, and the device is allowed a few times as much.
+pub struct Reference {
+    network: Network,
+    options: Options,
+    data: Dataset,
+    parameters: Vec<f32>,
+    want: Trace,
+}
+
+impl Reference {
+    /// The step of a network with flat `parameters` as [`Session::parameters`] gives them, on the first batch of
+    /// `data`; `options` are those of the device's plan.
+    ///
+    /// # Errors
+    /// As [`Plan::new`], and [`Error::Network`] when the data is not what the network takes.
+    pub async fn new(
+        network: &Network,
+        options: &Options,
+        data: &Dataset,
+        parameters: Vec<f32>,
+    ) -> Result<Reference> {
+        let data = data.first(options.batch);
+        let options = Options { train_images: data.len(), eval_images: 1, stream: None, ..options.clone() };
+        let want = step(network, &options, None, &data, &parameters).await?;
+        Ok(Reference { network: network.clone(), options, data, parameters, want })
+    }
+
+    /// Whether a device's step is this one.
+    ///
+    /// # Errors
+    /// [`Error::Device`], which says what differs by how much.
+    pub async fn compare(&self, device: &str, got: &Trace) -> Result<Difference> {
+        let usual = judge(device, got, &self.want, &[]);
+        if usual.is_ok() {
+            return usual;
+        }
+        let mut nudged = Vec::new();
+        for seed in 1..=NUDGES {
+            let parameters = nudge(&self.parameters, seed);
+            nudged.push(step(&self.network, &self.options, None, &self.data, &parameters).await?);
+        }
+        judge(device, got, &self.want, &nudged)
+    }
+}
+
+/// A step on a device, or on the CPU, in a session made for this alone.
+async fn step(
+    network: &Network,
+    options: &Options,
+    device: Option<&gpu::Device>,
+    data: &Dataset,
+    parameters: &[f32],
+) -> Result<Trace> {
+    let plan = Plan::new(network, options)?;
+    let backend = match device {
+        Some(device) => Backend::gpu(device, &plan.program).await?,
+        None => Backend::cpu(&plan.program),
+    };
+    let range = plan.parameters;
+    let mut session = Session::new(plan, backend);
+    session.set_training(data)?;
+    session.backend().write(range, bytemuck::cast_slice(parameters))?;
+    trace(&mut session).await
+}
+
 /// Compares a GPU with the CPU twins over one training step of a network with the given flat parameters, on the first
 /// batch of `data`, in sessions made for this alone.
 ///
-/// Where they are further apart than rounding usually takes them, the CPU's own step is repeated with weights that are
-/// a last bit off: with normalisations of nearly constant channels before a ReLU, that alone moves a gradient by
-/// several percent, and the device is allowed a few times as much.
-///
 /// # Errors
-/// As [`compare`], [`Plan::new`] and [`Backend::gpu`].
+/// As [`Reference::compare`], [`Plan::new`] and [`Backend::gpu`].
 pub async fn against_cpu(
     device: &gpu::Device,
     network: &Network,
@@ -122,29 +187,10 @@ pub async fn against_cpu(
     data: &Dataset,
     parameters: &[f32],
 ) -> Result<Difference> {
-    let options = Options { train_images: data.len(), ..options.clone() };
-    let step = async |device: Option<&gpu::Device>, parameters: &[f32]| -> Result<Trace> {
-        let plan = Plan::new(network, &options)?;
-        let backend = match device {
-            Some(device) => Backend::gpu(device, &plan.program).await?,
-            None => Backend::cpu(&plan.program),
-        };
-        let range = plan.parameters;
-        let mut session = Session::new(plan, backend);
-        session.set_training(data)?;
-        session.backend().write(range, bytemuck::cast_slice(parameters))?;
-        trace(&mut session).await
-    };
-    let (got, want) = (step(Some(device), parameters).await?, step(None, parameters).await?);
-    let usual = compare(device.name(), &got, &want);
-    if usual.is_ok() {
-        return usual;
-    }
-    let mut nudged = Vec::new();
-    for seed in 1..=NUDGES {
-        nudged.push(step(None, &nudge(parameters, seed)).await?);
-    }
-    judge(device.name(), &got, &want, &nudged)
+    let reference = Reference::new(network, options, data, parameters.to_vec()).await?;
+    let Reference { options, data, .. } = &reference;
+    let got = step(network, options, Some(device), data, parameters).await?;
+    reference.compare(device.name(), &got).await
 }
 
 /// Every value with its last bit moved up or down at random.
@@ -175,15 +221,7 @@ fn distance(got: &[f32], want: &[f32]) -> f64 {
     }
 }
 
-/// How far `got` is from `want`.
-///
-/// # Errors
-/// [`Error::Device`] when it is further than rounding explains; the message names what differs.
-pub fn compare(device: &str, got: &Trace, want: &Trace) -> Result<Difference> {
-    judge(device, got, want, &[])
-}
-
-/// As [`compare`], where rounding was seen to bring forth `nudged` instead of `want`.
+/// How far `got` is from `want`, where rounding was seen to bring forth `nudged` instead.
 fn judge(device: &str, got: &Trace, want: &Trace, nudged: &[Trace]) -> Result<Difference> {
     let allowed = |usual: f64, seen: &dyn Fn(&Trace) -> f64| {
         let seen = nudged.iter().map(seen).fold(0.0, f64::max);
@@ -250,10 +288,14 @@ mod tests {
         assert!(one != other && one == nudge(&values, 1));
     }
 
+    fn compare(got: &Trace, want: &Trace) -> Result<Difference> {
+        judge("it", got, want, &[])
+    }
+
     #[test]
     fn rounding_is_allowed_and_mistakes_are_found() {
         let want = one(2.3, 1.0, 0.5);
-        assert!(compare("it", &one(2.300_001, 1.000_001, 0.500_01), &want).is_ok());
+        assert!(compare(&one(2.300_001, 1.000_001, 0.500_01), &want).is_ok());
         for (wrong, says) in [
             (one(2.31, 1.0, 0.5), "the loss"),
             (one(2.3, 1.01, 0.5), "the logits"),
@@ -261,7 +303,7 @@ mod tests {
             (one(f32::NAN, 1.0, 0.5), "the loss"),
             (one(2.3, 1.0, f32::NAN), "the gradient of w"),
         ] {
-            let failure = compare("it", &wrong, &want).err().unwrap();
+            let failure = compare(&wrong, &want).err().unwrap();
             assert!(failure.to_string().contains(says), "{failure}");
         }
         // What rounding was seen to do is allowed, a few times as much of it, but never all.
@@ -272,6 +314,6 @@ mod tests {
         assert!(judge("it", &one(2.3, 1.0, -0.5), &want, &[one(2.3, 1.0, 0.9)]).is_err());
         let mut stray = one(2.3, 1.0, 0.5);
         stray.gradients[1].1[0] = 1e-9;
-        assert!(compare("it", &stray, &want).err().unwrap().to_string().contains("gradient of b"));
+        assert!(compare(&stray, &want).err().unwrap().to_string().contains("gradient of b"));
     }
 }

@@ -35,6 +35,9 @@ pub struct Args {
     json: bool,
 }
 
+/// Images whose probabilities are held at once.
+const AT_ONCE: usize = 4096;
+
 /// Runs `lenet eval`.
 pub fn run(args: &Args) -> Outcome {
     let network = args.net.as_deref().map(load_network).transpose()?;
@@ -53,16 +56,18 @@ pub fn run(args: &Args) -> Outcome {
     let parameters: Vec<&[f32]> = model.parameters.iter().map(Vec::as_slice).collect();
     let mut session = evaluator(&chosen, &model.network, &parameters, &test, args.batch)?;
     let metrics = block_on(session.evaluate(test.len()))?;
-    let probabilities = block_on(session.predict(&test.images))?;
 
     let (classes, places) = (session.plan().classes(), session.plan().positions);
     // Rows are what the images, or their pixels, are; columns what they are taken for.
     let mut confusion = vec![vec![0u64; classes]; classes.max(test.classes)];
-    for (image, labels) in probabilities.chunks_exact(classes * places).zip(test.labels.chunks_exact(places))
-    {
-        for (place, &label) in labels.iter().enumerate() {
-            let row: Vec<f32> = (0..classes).map(|class| image[class * places + place]).collect();
-            confusion[usize::from(label)][largest(&row)] += 1;
+    let pieces = test.images.pieces(AT_ONCE * test.pixels()).zip(test.labels.chunks(AT_ONCE * places));
+    for (pictures, labels) in pieces {
+        let probabilities = block_on(session.predict(&pictures?))?;
+        for (image, labels) in probabilities.chunks_exact(classes * places).zip(labels.chunks_exact(places)) {
+            for (place, &label) in labels.iter().enumerate() {
+                let row: Vec<f32> = (0..classes).map(|class| image[class * places + place]).collect();
+                confusion[usize::from(label)][largest(&row)] += 1;
+            }
         }
     }
     let overlap = (places > 1).then(|| read::intersection_over_union(&confusion));

@@ -5,7 +5,7 @@ use std::path::Path;
 use lenet::data::Dataset;
 use lenet::model::{Model, run};
 use lenet::network::Network;
-use lenet::plan::Options;
+use lenet::plan::{Options, STREAMED};
 use lenet::session::Session;
 use lenet::{Error, files};
 
@@ -30,7 +30,8 @@ pub fn evaluator(
     test: &Dataset,
     batch: usize,
 ) -> Outcome<Session> {
-    let options = Options { batch, eval_images: test.len(), ..Options::default() };
+    let stream = test.images.is_filed().then_some(STREAMED);
+    let options = Options { batch, eval_images: test.len(), stream, ..Options::default() };
     let mut session = chosen.session(chosen.plan(network, &options)?)?;
     session.set_parameters(parameters.iter().copied())?;
     session.set_evaluation(test)?;

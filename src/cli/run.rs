@@ -51,9 +51,9 @@ pub fn divide(record: &Record, split: Split) -> Outcome<(Dataset, Dataset, Optio
     let Split { train, test } = split;
     let few = |train: Dataset| match record.per_class {
         Some(n) => train.per_class(n),
-        None => train,
+        None => Ok(train),
     };
-    let Some(share) = record.validation else { return Ok((few(train), test, None)) };
+    let Some(share) = record.validation else { return Ok((few(train)?, test, None)) };
     let (train, validation) = train.split(share);
     if train.is_empty() || validation.is_empty() {
         return Err(Failure::usage(format!(
@@ -61,7 +61,7 @@ pub fn divide(record: &Record, split: Split) -> Outcome<(Dataset, Dataset, Optio
             train.len() + validation.len()
         )));
     }
-    Ok((few(train), validation, Some(test)))
+    Ok((few(train)?, validation, Some(test)))
 }
 
 /// Weights to start from: what a file holds of a network's parameters.

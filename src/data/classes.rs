@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::dataset::Dataset;
 use super::input::refuse;
+use super::pixels::Pixels;
 use crate::error::Result;
 
 /// Labels as classes: the number of classes and what each is called.
@@ -54,7 +55,7 @@ impl Classes {
         name: &str,
         file: &str,
         shape: [usize; 3],
-        images: Vec<u8>,
+        images: impl Into<Pixels>,
         labels: Vec<u8>,
     ) -> Result<Dataset> {
         // Checked here as well as in `Dataset::new`, so that the message names the label file.
@@ -68,7 +69,7 @@ impl Classes {
                 ),
             ));
         }
-        let mut data = Dataset::new(name, shape, self.count, images, labels)?;
+        let mut data = Dataset::segmented(name, shape, self.count, images, [1, 1], labels)?;
         if let Some(names) = self.names.clone().or_else(|| known_names(name, self.count)) {
             data.class_names = names;
         }

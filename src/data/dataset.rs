@@ -1,9 +1,11 @@
 //! Labelled images, signals or texts, and what their bytes stand for.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::pixels::Pixels;
 use crate::error::{Error, Result};
 
 /// What the bytes of a data set stand for, so that new input can be brought into the same form.
@@ -45,7 +47,7 @@ pub struct Dataset {
     /// How many classes there are; every label is less.
     pub classes: usize,
     /// All pixels, `[N, C, H, W]` row-major, 0 to 255.
-    pub images: Vec<u8>,
+    pub images: Pixels,
     /// The classes of each image, `[N, LH, LW]`: one, or one for each place of a map.
     pub labels: Vec<u8>,
     /// Rows and columns of an image's map of labels, `[LH, LW]`; `[1, 1]` where an image has one class.
@@ -98,11 +100,11 @@ impl Dataset {
         name: impl Into<String>,
         shape: [usize; 3],
         classes: usize,
-        images: Vec<u8>,
+        images: impl Into<Pixels>,
         label_size: [usize; 2],
         labels: Vec<u8>,
     ) -> Result<Self> {
-        let name = name.into();
+        let (name, images) = (name.into(), images.into());
         let [channels, height, width] = shape;
         let refuse = |message: String| Err(Error::Data { path: name.clone(), message });
         if shape.contains(&0) {
@@ -175,12 +177,27 @@ impl Dataset {
 
     /// The pixels of image `i`, `[C, H, W]` row-major.
     ///
+    /// # Errors
+    ///
+    /// As [`Pixels::get`].
+    ///
     /// # Panics
     ///
     /// When `i` is not less than [`Dataset::len`], like the indexing of a slice.
-    pub fn image(&self, i: usize) -> &[u8] {
+    pub fn image(&self, i: usize) -> Result<Cow<'_, [u8]>> {
         let pixels = self.pixels();
-        &self.images[i * pixels..][..pixels]
+        self.images.get(i * pixels..(i + 1) * pixels)
+    }
+}
+
+#[cfg(test)]
+impl Dataset {
+    /// The pixels of image `i` of a set in memory.
+    pub(crate) fn picture(&self, i: usize) -> &[u8] {
+        match &self.images {
+            Pixels::Held(bytes) => &bytes[i * self.pixels()..][..self.pixels()],
+            Pixels::Filed(_) => panic!("in a file"),
+        }
     }
 }
 

@@ -213,8 +213,8 @@ mod tests {
         let Split { train, test } = load(dir.path().to_str().unwrap()).unwrap();
         assert_eq!((train.classes, test.classes), (3, 3));
         assert_eq!((train.height, train.width), (1, 2));
-        assert_eq!((train.images, train.labels), (vec![1, 2, 3, 4], vec![0, 2]));
-        assert_eq!((test.images, test.labels), (vec![5, 6], vec![1]));
+        assert_eq!((train.images.to_vec(), train.labels), (vec![1, 2, 3, 4], vec![0, 2]));
+        assert_eq!((test.images.to_vec(), test.labels), (vec![5, 6], vec![1]));
         assert_eq!(train.name, dir.path().file_name().unwrap().to_str().unwrap());
         // One label only still makes two classes.
         write(&dir.path().join("train-labels.idx1-ubyte"), 0, &[0, 0]);

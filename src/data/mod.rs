@@ -6,7 +6,7 @@
 //! [`picture`] brings a single one into the form of the data. Every reader is strict: what a file claims is checked
 //! before anything is allocated, and a message says what was found and what was expected.
 
-// Each uses only those before it in this order: input, dataset, classes, split, series, picture, formats, made,
+// Each uses only those before it in this order: input, pixels, dataset, classes, split, series, picture, formats, made,
 // detect.
 mod classes;
 mod dataset;
@@ -15,6 +15,7 @@ mod formats;
 mod input;
 mod made;
 pub mod picture;
+mod pixels;
 pub mod series;
 mod split;
 
@@ -24,4 +25,5 @@ pub use detect::load;
 pub use detect::{NAMES, named};
 pub use formats::{cifar, folder, idx, npy, table, text};
 pub use made::{compose, languages, mnist, waves};
+pub use pixels::{Part, Pixels};
 pub use split::{HELD_OUT, Split};

@@ -60,7 +60,7 @@ impl Dataset {
     pub fn first(&self, n: usize) -> Self {
         let n = n.min(self.len());
         Dataset {
-            images: self.images[..n * self.pixels()].to_vec(),
+            images: self.images.part(0..n * self.pixels()),
             labels: self.labels[..n * self.labels_per_image()].to_vec(),
             name: self.name.clone(),
             class_names: self.class_names.clone(),
@@ -90,10 +90,14 @@ impl Dataset {
 
     /// Keeps the first `n` images of each class, in their order; of a class with fewer, all. Of images with maps of
     /// labels, which belong to no one class, it keeps `n` for each class there is.
-    pub fn per_class(mut self, n: usize) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// As [`Pixels::get`](super::Pixels::get): those that are kept come into memory.
+    pub fn per_class(mut self, n: usize) -> Result<Self> {
         if self.labels_per_image() > 1 {
             let all = n.saturating_mul(self.classes);
-            return self.take(all);
+            return Ok(self.take(all));
         }
         let mut taken = vec![0; self.classes];
         let keep: Vec<bool> = self
@@ -106,9 +110,13 @@ impl Dataset {
             })
             .collect();
         let chosen = || keep.iter().enumerate().filter(|(_, keep)| **keep).map(|(i, _)| i);
-        self.images = chosen().flat_map(|i| self.image(i)).copied().collect();
+        let mut images = Vec::new();
+        for i in chosen() {
+            images.extend_from_slice(&self.image(i)?);
+        }
+        self.images = images.into();
         self.labels = chosen().map(|i| self.labels[i]).collect();
-        self
+        Ok(self)
     }
 }
 
@@ -136,14 +144,14 @@ mod tests {
     fn images_are_found_taken_and_split() {
         let data = small();
         assert_eq!((data.len(), data.is_empty(), data.pixels()), (5, false, 2));
-        assert_eq!(data.image(3), [6, 7]);
+        assert_eq!(data.picture(3), [6, 7]);
         assert_eq!(data.class_names, ["0", "1", "2"]);
-        assert_eq!(data.clone().take(2).images, [0, 1, 2, 3]);
+        assert_eq!(data.clone().take(2).images.to_vec(), [0, 1, 2, 3]);
         assert_eq!(data.clone().take(2).labels, [0, 1]);
         assert_eq!(data.clone().take(9), data);
         let (train, validation) = data.clone().split(0.4);
         assert_eq!((train.labels, validation.labels), (vec![0, 1, 2], vec![1, 0]));
-        assert_eq!((train.images.len(), validation.images), (6, vec![6, 7, 8, 9]));
+        assert_eq!((train.images.len(), validation.images.to_vec()), (6, vec![6, 7, 8, 9]));
         for (fraction, kept) in [(0.0, 5), (1.0, 0), (-1.0, 5), (7.0, 0), (f64::NAN, 5), (f64::INFINITY, 0)] {
             let (train, validation) = data.clone().split(fraction);
             assert_eq!((train.len(), validation.len()), (kept, 5 - kept), "{fraction}");
@@ -152,16 +160,17 @@ mod tests {
 
     #[test]
     fn maps_of_labels_stay_with_their_images() {
-        let maps =
-            |labels: Vec<u8>| Dataset::segmented("maps", [1, 1, 2], 3, (0..6).collect(), [2, 1], labels);
+        let maps = |labels: Vec<u8>| {
+            Dataset::segmented("maps", [1, 1, 2], 3, (0..6).collect::<Vec<_>>(), [2, 1], labels)
+        };
         let data = maps(vec![0, 1, 2, 1, 0, 2]).unwrap();
         assert_eq!((data.len(), data.labels_per_image()), (3, 2));
         assert_eq!((small().label_size, small().labels_per_image()), ([1, 1], 1));
         let first = data.clone().take(1);
-        assert_eq!((first.images, first.labels), (vec![0, 1], vec![0, 1]));
+        assert_eq!((first.images.to_vec(), first.labels), (vec![0, 1], vec![0, 1]));
         let (train, validation) = data.split(0.34);
         assert_eq!((train.len(), train.labels), (2, vec![0, 1, 2, 1]));
-        assert_eq!((validation.images, validation.labels), (vec![4, 5], vec![0, 2]));
+        assert_eq!((validation.images.to_vec(), validation.labels), (vec![4, 5], vec![0, 2]));
         assert_eq!(validation.label_size, [2, 1]);
 
         assert_eq!(
@@ -180,11 +189,11 @@ mod tests {
     #[test]
     fn so_many_of_each_class_are_kept() {
         let data = Dataset::new("d", [1, 1, 2], 4, (0..14).collect(), vec![0, 2, 0, 1, 2, 0, 2]).unwrap();
-        let few = data.clone().per_class(2);
+        let few = data.clone().per_class(2).unwrap();
         assert_eq!(few.labels, [0, 2, 0, 1, 2]);
-        assert_eq!(few.images, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
-        assert_eq!(data.clone().per_class(1).images, [0, 1, 2, 3, 6, 7]);
-        assert_eq!((data.clone().per_class(0).len(), data.clone().per_class(9)), (0, data));
+        assert_eq!(few.images.to_vec(), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(data.clone().per_class(1).unwrap().images.to_vec(), [0, 1, 2, 3, 6, 7]);
+        assert_eq!((data.clone().per_class(0).unwrap().len(), data.clone().per_class(9).unwrap()), (0, data));
     }
 
     #[test]

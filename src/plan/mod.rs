@@ -161,6 +161,9 @@ pub struct Plan {
 /// Images that a batch can hold at most.
 pub const LARGEST_BATCH: usize = 65_536;
 
+/// Steps of streamed data that are brought to the device at once, where there is room for them.
+pub const STREAMED: usize = 64;
+
 /// Records in the metrics ring.
 pub const RING: usize = 1024;
 
@@ -185,7 +188,7 @@ impl Plan {
             compile::compile(network, options).and_then(|plan| plan.program.fits(memory).map(|()| plan))
         };
         // As many steps at a time as there is room for.
-        let streams: &[usize] = if options.stream.is_none() { &[64, 8, 1] } else { &[] };
+        let streams: &[usize] = if options.stream.is_none() { &[STREAMED, 8, 1] } else { &[] };
         let mut made = fitting(options);
         for &steps in streams {
             if !matches!(made, Err(Error::Limit { .. })) {

@@ -9,7 +9,7 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::kernels::Step;
 use crate::kernels::loss::RECORD;
-use crate::plan::{Options, Phase, RING};
+use crate::plan::{Options, Phase, RING, STREAMED};
 use crate::session::{Metrics, Session};
 
 enum Pending {
@@ -55,6 +55,8 @@ impl Trainer {
             train_images: train.len(),
             eval_images: evaluation.len(),
             augment: settings.augment,
+            // What is not in memory goes to no device whole either.
+            stream: [train, evaluation].iter().any(|data| data.images.is_filed()).then_some(STREAMED),
             ..Options::default()
         }
     }
@@ -382,6 +384,8 @@ impl Trainer {
             self.session.backend.write(range, bytemuck::cast_slice(values))?;
         }
         self.session.backend.write(self.session.plan.status, &[0])?;
+        // Whoever borrowed the session may have put another order in place.
+        self.ordered = None;
         self.pending.clear();
         // An epoch that has metrics of its own at its end has not been evaluated.
         let step = snapshot.position.step;

@@ -378,9 +378,9 @@ fn digits_keep_their_ink() {
     let ink = |picture: &[f32]| picture.iter().sum::<f32>();
     let mut sheets = Vec::new();
     for (name, augment) in Augment::RECIPES {
-        let pictures = Bench::new(&digits.images, [1, 28, 28], augment).step(9);
+        let pictures = Bench::new(&digits.images.all().expect("in memory"), [1, 28, 28], augment).step(9);
         for (i, picture) in pictures.iter().enumerate() {
-            let before: f32 = digits.image(i).iter().map(|&pixel| f32::from(pixel)).sum();
+            let before: f32 = digits.image(i).unwrap().iter().map(|&pixel| f32::from(pixel)).sum();
             // Magnified by up to 12 % in each direction, or with a hole of 36 pixels, which is most of a small digit.
             let share = ink(picture) / before;
             assert!((0.35..1.45).contains(&share), "{name}: digit {i} has {share} of its ink");

@@ -109,7 +109,7 @@ fn a_trained_network_reads_digits() {
     place.ok("train --steps 300 --batch 64 --device cpu --out run");
     let test = lenet::data::mnist().unwrap().test;
     for i in [0, 1, 2, 3, 4] {
-        let digit = image::GrayImage::from_raw(28, 28, test.image(i).to_vec()).unwrap();
+        let digit = image::GrayImage::from_raw(28, 28, test.image(i).unwrap().to_vec()).unwrap();
         digit.save(place.path(&format!("{i}.png"))).unwrap();
     }
     let out = place.ok("predict run 0.png 1.png 2.png 3.png 4.png --device cpu --json --top 2");
@@ -123,7 +123,8 @@ fn a_trained_network_reads_digits() {
     }
     // Large, dark on light, from stdin, with a picture of it in the answer.
     let big = image::imageops::resize(
-        &image::GrayImage::from_raw(28, 28, test.image(0).iter().map(|p| 255 - p).collect()).unwrap(),
+        &image::GrayImage::from_raw(28, 28, test.image(0).unwrap().iter().map(|p| 255 - p).collect())
+            .unwrap(),
         140,
         140,
         image::imageops::FilterType::CatmullRom,
@@ -166,7 +167,7 @@ fn line_of(wanted: &[u8]) -> (Vec<u8>, Vec<[u64; 2]>) {
     for (i, &digit) in wanted.iter().enumerate() {
         let left = 16 + 22 * i;
         let image = (0..test.len()).filter(|&image| test.labels[image] == digit).nth(5 + i).unwrap();
-        for (at, &value) in test.image(image).iter().enumerate() {
+        for (at, &value) in test.image(image).unwrap().iter().enumerate() {
             let place = (10 + at / 28) * width + left + at % 28;
             ink[place] = ink[place].max(value);
         }
@@ -227,7 +228,7 @@ fn pixels_get_classes() {
     assert_eq!(total, 1_000 * 64 * 64);
     let scene = lenet::data::named("mnist-scenes").unwrap().test;
     let mut file = b"P5\n64 64\n255\n".to_vec();
-    file.extend_from_slice(scene.image(0));
+    file.extend_from_slice(&scene.image(0).unwrap());
     fs::write(place.path("scene.pgm"), file).unwrap();
     let seen: Value = serde_json::from_str(&place.ok("predict run scene.pgm --json --device cpu")).unwrap();
     let map = seen["classes"].as_array().unwrap();

@@ -90,7 +90,11 @@ impl Place {
         let split = lenet::data::mnist().unwrap();
         for (part, data) in [("train", split.train.take(200)), ("t10k", split.test.take(100))] {
             let labels: Vec<u8> = data.labels.iter().map(|&old| label(old)).collect();
-            fs::write(dir.join(format!("{part}-images-idx3-ubyte")), idx(&[28, 28], &data.images)).unwrap();
+            fs::write(
+                dir.join(format!("{part}-images-idx3-ubyte")),
+                idx(&[28, 28], &data.images.all().unwrap()),
+            )
+            .unwrap();
             fs::write(dir.join(format!("{part}-labels-idx1-ubyte")), idx(&[], &labels)).unwrap();
         }
     }

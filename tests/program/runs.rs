@@ -47,6 +47,39 @@ fn without_out_the_folder_is_dated() {
 }
 
 #[test]
+fn a_set_too_large_for_memory_is_trained_on_from_its_file() {
+    let place = Place::new();
+    fs::create_dir(place.path("large")).unwrap();
+    let header = |magic: u32, sizes: &[u32]| {
+        [&[magic], sizes].concat().iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>()
+    };
+    // Beyond 2 GiB, nearly all of it a hole that the file system does not store.
+    let count = 2_800_000u32;
+    let images = place.path("large/train-images-idx3-ubyte");
+    fs::write(&images, header(0x803, &[count, 28, 28])).unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&images).unwrap();
+    file.set_len(16 + 784 * u64::from(count)).unwrap();
+    let labels =
+        |count: u32| [header(0x801, &[count]), (0..count).map(|i| (i % 10) as u8).collect()].concat();
+    fs::write(place.path("large/train-labels-idx1-ubyte"), labels(count)).unwrap();
+    let few = [header(0x803, &[50, 28, 28]), vec![7; 50 * 784]].concat();
+    fs::write(place.path("large/t10k-images-idx3-ubyte"), few).unwrap();
+    fs::write(place.path("large/t10k-labels-idx1-ubyte"), labels(50)).unwrap();
+    for device in devices() {
+        let line = format!(
+            "train --data large --device {device} --schedule constant --steps 3 --log json --out {device}"
+        );
+        let told = lines(&place.ok(&line));
+        let last = told.last().unwrap();
+        assert_eq!((last["event"].as_str(), last["step"].as_u64()), (Some("done"), Some(3)), "{last}");
+    }
+    place.ok("eval cpu --data large --device cpu");
+    place.ok("train --resume cpu --steps 5");
+    file.set_len(1 << 31 | 1).unwrap();
+    place.fails("train --data large --steps 3", 3, &["train-images-idx3-ubyte", "bytes found, expected"]);
+}
+
+#[test]
 fn settings_repeat_a_run() {
     let place = Place::new();
     place.small_data();

@@ -2,6 +2,7 @@
 
 import * as wasm from "./pkg/lenet_web.js";
 import { bounded } from "./bounded.js";
+import { early } from "./early.js";
 
 const PATIENCE = 15000; // ms; a browser without an adapter may never answer
 
@@ -13,7 +14,8 @@ let compiling; // the network
 export function ahead(settings, compiled) {
   if (!navigator.gpu) return;
   asked = wasm.adapter();
-  compiling = asked.then(() => wasm.warm(JSON.stringify(settings))).then(compiled).catch(() => {});
+  const text = JSON.stringify(settings);
+  compiling = asked.then(() => early(() => wasm.rehearse(text), () => wasm.warm(text))).then(compiled).catch(() => {});
 }
 
 // What the adapter is; on it, what is being compiled ahead is ready.
@@ -24,6 +26,8 @@ export async function adapter() {
     asked = undefined;
     const info = JSON.parse(await bounded(found, PATIENCE, `the browser has not found an adapter within ${PATIENCE / 1000} s`));
     if (!info.name) info.name = await name();
+    // What a check of it holds for.
+    info.key = [info.name, info.driver, info.backend, navigator.userAgent, wasm.version()].join("|");
     await compiling;
     return info;
   } catch (error) {

@@ -1,15 +1,15 @@
-// The GPU against the CPU twins, on one batch.
+// The GPU against the CPU twins, over one training step.
 
 import { integer } from "./numbers.js";
 import { $, link, page } from "./state.js";
+import { apart } from "./words.js";
 
 export async function check() {
   $("checked").textContent = "Comparing one batch…";
   try {
     const { difference, step: at } = await link.ask("check");
     page.checked = difference;
-    const part = (value) => (value === 0 ? "0" : value.toExponential(1));
-    $("checked").textContent = `At step ${integer(at)} the GPU and the CPU differ by ${part(difference.loss)} in the loss, ${part(difference.logits)} in the logits and at most ${part(difference.gradients)} in a gradient (${difference.tensor}), relative: rounding.`;
+    $("checked").textContent = `At step ${integer(at)} the GPU and the CPU are ${apart(difference)}: rounding.`;
   } catch (error) {
     page.checked = { error: error.message };
     $("checked").textContent = error.message;

@@ -6,6 +6,7 @@ import { forget } from "./keeping.js";
 import { Layers } from "./layers.js";
 import { setPhase } from "./phases.js";
 import { $, banner, form, freshRun, history, link, offer, page } from "./state.js";
+import { trust, trusted } from "./trust.js";
 import { refresh } from "./views.js";
 import { showAbout, tell } from "./words.js";
 
@@ -55,7 +56,7 @@ async function ask(device, settings) {
   const { weights, checkpoint, name } = start;
   try {
     const { images, ms } = run;
-    const answer = await link.ask("open", { settings, device, weights, checkpoint, rate, images, ms, generation });
+    const answer = await link.ask("open", { settings, device, weights, checkpoint, rate, images, ms, generation, trusted: trusted() });
     page.lab = { ...answer, settings, kind: device, file: name };
   } catch (error) {
     page.wanted = false;
@@ -64,6 +65,7 @@ async function ask(device, settings) {
   }
   const { lab } = page;
   Object.assign(run, { step: lab.step, perEpoch: lab.perEpoch, totalSteps: lab.totalSteps });
+  if (lab.difference) trust(lab.adapter.key);
   if (lab.adapter) lab.device = [lab.adapter.name || "a GPU", lab.adapter.kind].filter(Boolean).join(", ");
 }
 

@@ -40,6 +40,7 @@ function state() {
     device: lab?.device,
     kind: lab?.kind,
     adapter: lab?.adapter,
+    difference: lab?.difference,
     settings: lab?.settings,
     launches: lab?.launches,
     file: lab?.file,

@@ -26,12 +26,19 @@ export function keepTelling() {
   setInterval(() => page.phase === "training" && tell(), TELL_EVERY);
 }
 
+// How far apart the two devices are.
+export function apart({ loss, logits, gradients, tensor }) {
+  const part = (value) => (value === 0 ? "0" : value.toExponential(1));
+  return `${part(loss)} apart in the loss, ${part(logits)} in the logits and at most ${part(gradients)} in a gradient (${tensor}), relative`;
+}
+
 // Describes the open network and its device.
 export function showAbout() {
   const { lab } = page;
   $("device").textContent = `Runs on ${lab.device}.`;
   const rows = [["Device", lab.device]];
   rows.push(["Launches a step", integer(lab.launches)], ["Memory of the plan", megabytes(lab.bytes)], ["Steps of the run", integer(lab.totalSteps)]);
+  if (lab.kind === "gpu") rows.push(["A first step", lab.difference ? `is the CPU’s: ${apart(lab.difference)}` : "was compared with the CPU’s before"]);
   if (lab.file) rows.push(["Weights from", lab.file]);
   $("about").replaceChildren(...rows.flatMap(([name, value]) => {
     const [dt, dd] = [document.createElement("dt"), document.createElement("dd")];

@@ -3,6 +3,8 @@
 import init, * as wasm from "./pkg/lenet_web.js";
 import { adapter, ahead } from "./adapter.js";
 import { fetchData } from "./data.js";
+import { early } from "./early.js";
+import { nudged } from "./nudge.js";
 import { Training } from "./training.js";
 
 let data;
@@ -32,20 +34,25 @@ const commands = {
     return { labels, trainLength: data.train_len, testLength: data.test_len, presets: JSON.parse(wasm.presets()) };
   },
 
-  // Opens a network: fresh, with the weights of a file, or as a checkpoint left it.
-  async open({ settings, device, weights, checkpoint, rate, images = 0, ms = 0, generation: next }) {
+  // Opens a network: fresh, with the weights of a file, or as a checkpoint left it. On a GPU that is not one of those
+  // that were `trusted` before, a first step is compared with the CPU's.
+  async open({ settings, device, weights, checkpoint, rate, trusted = [], images = 0, ms = 0, generation: next }) {
     training.close();
     generation = next;
     const found = device === "gpu" ? await adapter() : undefined;
     const text = JSON.stringify(settings);
     const { Lab } = wasm;
-    const lab = await (checkpoint ? Lab.resume(data, text, device, checkpoint)
+    const made = () => (checkpoint ? Lab.resume(data, text, device, checkpoint)
       : weights ? Lab.load(data, text, device, weights) : Lab.open(data, text, device));
+    // Of weights alone the network is not known before.
+    const lab = await (found && !weights ? early(() => wasm.rehearse(text).catch(() => {}), made) : made());
+    const difference = found && !trusted.includes(found.key) ? await compared(lab) : undefined;
     training.open(lab, { images, ms, testImages: Math.min(settings.test_images, data.test_len) });
     if (rate !== undefined) lab.set_learning_rate(rate);
     return {
       device: lab.device,
       adapter: found,
+      difference,
       ahead: lab.ahead,
       step: lab.step,
       totalSteps: lab.total_steps,
@@ -121,6 +128,16 @@ const commands = {
   shader: ({ name }) => ({ text: wasm.shader(name) }),
 };
 
+// A training step of the GPU against the CPU's; a laboratory that fails is not opened.
+async function compared(lab) {
+  try {
+    return JSON.parse(await nudged(lab.check()));
+  } catch (error) {
+    lab.free();
+    throw error;
+  }
+}
+
 const WITHOUT_NETWORK = new Set(["start", "open", "resumable", "prepare", "pictures", "shader"]);
 
 // What the page is told of an error; a lost device and a loss that is not finite end the run.
@@ -144,7 +161,8 @@ async function serve({ id, name, args }) {
       if (!training.lab) throw Object.assign(new Error("no network is open"), { name: "Closed" });
       await training.drain();
     }
-    const result = await commands[name](args ?? {}) ?? {};
+    const answer = commands[name](args ?? {});
+    const result = await (answer instanceof Promise && !WITHOUT_NETWORK.has(name) ? nudged(answer) : answer) ?? {};
     if (!WITHOUT_NETWORK.has(name)) training.pace?.interrupted();
     const buffers = new Set();
     const collect = (value) => {
@@ -171,7 +189,7 @@ for (;;) {
   while (queue.length) await serve(queue.shift());
   if (training.running) {
     try {
-      await training.round();
+      await nudged(training.round());
     } catch (error) {
       training.halt();
       const { name, message } = failed(error);

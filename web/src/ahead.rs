@@ -27,13 +27,27 @@ thread_local! {
 #[wasm_bindgen]
 pub async fn warm(settings: String) -> Result<usize> {
     let device = device().await?;
-    let made = compile(&settings, &device).await.map_err(thrown)?;
+    let made = make(&settings, &device).await.map_err(thrown)?;
     let pipelines = made.made.pipelines();
     AHEAD.set(Some(made));
     Ok(pipelines)
 }
 
-async fn compile(settings: &str, device: &gpu::Device) -> Result<Ahead, Error> {
+async fn make(settings: &str, device: &gpu::Device) -> Result<Ahead, Error> {
+    let plan = plan(settings, device)?;
+    let made = Gpu::new(device, &plan.program).await?;
+    Ok(Ahead { plan, made })
+}
+
+/// Asks the browser for every pipeline of what `settings` describe, and keeps none. Gives their number.
+#[wasm_bindgen]
+pub async fn rehearse(settings: String) -> Result<usize> {
+    let device = device().await?;
+    let plan = plan(&settings, &device).map_err(thrown)?;
+    gpu::compile(&device, &plan.program).await.map_err(thrown)
+}
+
+fn plan(settings: &str, device: &gpu::Device) -> Result<Plan, Error> {
     let settings = Settings::parse(settings)?;
     let nothing = Dataset::new("nothing", [1, 28, 28], 10, Vec::new(), Vec::new())?;
     let options = Options {
@@ -42,9 +56,7 @@ async fn compile(settings: &str, device: &gpu::Device) -> Result<Ahead, Error> {
         target: device.target(),
         ..Trainer::options(&settings.training()?, &nothing, &nothing)
     };
-    let plan = Plan::within(&settings.network()?, &options, device.memory())?;
-    let made = Gpu::new(device, &plan.program).await?;
-    Ok(Ahead { plan, made })
+    Plan::within(&settings.network()?, &options, device.memory())
 }
 
 /// What was compiled ahead, if it is this network with these options, on a device that is still there. What is not

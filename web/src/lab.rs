@@ -1,9 +1,10 @@
 //! One network in training, with what one may ask of it between two steps.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use js_sys::{Array, Error as JsError, Float32Array, Object, Promise, Reflect, Uint8Array};
 use lenet::backend::{Backend, gpu};
+use lenet::check::{self, Difference, Reference};
 use lenet::data::Dataset;
 use lenet::inspect::Inspector;
 use lenet::kernels::Launch;
@@ -11,7 +12,7 @@ use lenet::model::{self, About, Model};
 use lenet::plan::{Options, Phase, Plan};
 use lenet::session::{Metrics, Session};
 use lenet::train::{Advance, Event, Trainer};
-use lenet::{Error, Network, check};
+use lenet::{Error, Network};
 use serde_json::{Value, json};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::future_to_promise;
@@ -20,16 +21,14 @@ use crate::resume::{self, Checkpoint, Notes};
 use crate::settings::Settings;
 use crate::{Data, Result, ahead, device, thrown};
 
-/// Test pictures that [`Lab::check`] compares the devices on.
-const CHECKED: usize = 64;
-
 /// A network in training on the GPU, or on the CPU twins.
 #[wasm_bindgen]
 pub struct Lab {
     trainer: Trainer,
     gpu: Option<gpu::Device>,
     inspector: Option<Inspector>,
-    test: Rc<Dataset>,
+    train: Arc<Dataset>,
+    test: Arc<Dataset>,
     notes: Notes,
     ahead: bool,
 }
@@ -44,14 +43,9 @@ enum Start {
     Checkpoint(Vec<u8>),
 }
 
-/// The first `n` pictures.
-fn first(data: &Rc<Dataset>, n: usize) -> Result<Rc<Dataset>, Error> {
-    if n >= data.len() {
-        return Ok(data.clone());
-    }
-    let shape = [data.channels, data.height, data.width];
-    let images = data.images[..n * data.pixels()].to_vec();
-    Dataset::new(data.name.clone(), shape, data.classes, images, data.labels[..n].to_vec()).map(Rc::new)
+/// The first `n` pictures; all of them are shared.
+fn first(data: &Arc<Dataset>, n: usize) -> Arc<Dataset> {
+    if n >= data.len() { data.clone() } else { Arc::new(data.first(n)) }
 }
 
 /// A promise of a [`Lab`] on `device_name`: `gpu` or `cpu`.
@@ -69,19 +63,19 @@ fn promise(data: &Data, settings: String, device_name: String, start: Start) -> 
 
 impl Lab {
     async fn build(
-        train: &Rc<Dataset>,
-        test: Rc<Dataset>,
+        train: &Arc<Dataset>,
+        test: Arc<Dataset>,
         settings: &str,
         gpu: Option<gpu::Device>,
         start: Start,
     ) -> Result<Lab, Error> {
         let settings = Settings::parse(settings)?;
         let training = settings.training()?;
-        let train = first(train, settings.images)?;
-        let evaluation = first(&test, settings.test_images)?;
+        let train = first(train, settings.images);
+        let evaluation = first(&test, settings.test_images);
         let notes = Notes {
             device: if gpu.is_some() { "auto" } else { "cpu" },
-            data: resume::fingerprint(&[&train, &evaluation]),
+            data: resume::fingerprint(&[&train, &evaluation])?,
             about: About::data(&test),
             accuracy: None,
         };
@@ -99,8 +93,8 @@ impl Lab {
         };
         let options = Trainer::options(&training, &train, &evaluation);
         let (plan, backend, ahead) = backend(&network, options, gpu.as_ref()).await?;
-        let trainer = Trainer::new(Session::new(plan, backend), training, &train, &evaluation)?;
-        let mut lab = Lab { trainer, gpu, inspector: None, test, notes, ahead };
+        let trainer = Trainer::shared(Session::new(plan, backend), training, &train, &evaluation)?;
+        let mut lab = Lab { trainer, gpu, inspector: None, train, test, notes, ahead };
         if let Some(model) = model {
             lab.trainer.session().set_parameters(model.parameters.iter().map(Vec::as_slice))?;
         }
@@ -110,6 +104,17 @@ impl Lab {
             lab.trainer.restore(&snapshot)?;
         }
         Ok(lab)
+    }
+
+    async fn compared(&mut self, name: &str) -> Result<Difference, Error> {
+        let before = self.trainer.snapshot().await?;
+        let session = self.trainer.session();
+        session.set_order((0..self.train.len() as u32).collect())?;
+        let got = check::trace(session).await;
+        let Plan { network, options, .. } = self.trainer.session().plan();
+        let reference = Reference::new(network, options, &self.train, before.parameters.clone()).await;
+        self.trainer.restore(&before)?;
+        reference?.compare(name, &got?).await
     }
 
     fn network(&mut self) -> Network {
@@ -241,8 +246,8 @@ impl Lab {
         let pixels = test.pixels();
         let from = from.min(test.len());
         let count = count.min(test.len() - from);
-        let pictures = &test.images[from * pixels..][..count * pixels];
-        self.trainer.session().predict(pictures).await.map_err(thrown)
+        let pictures = test.images.get(from * pixels..(from + count) * pixels).map_err(thrown)?;
+        self.trainer.session().predict(&pictures).await.map_err(thrown)
     }
 
     /// One picture forward and backward: `{ loss, layers: [{ name, shape, values, gradient }], parameters: […] }`.
@@ -351,17 +356,15 @@ impl Lab {
         Ok(Uint8Array::from(bytes.as_slice()))
     }
 
-    /// Compares this GPU with the CPU twins over one step on a batch of test pictures, with the weights of this
-    /// moment: JSON with the relative differences. Rejects when they are more than rounding explains.
+    /// Compares this GPU with the CPU twins over one training step of the run's own plan, on the first pictures and with
+    /// the weights of this moment, and puts everything back: JSON with the relative differences. Rejects when they are
+    /// more than rounding explains, and while anything is in flight.
     pub async fn check(&mut self) -> Result<String> {
-        let Some(gpu) = self.gpu.clone() else {
+        let Some(gpu) = &self.gpu else {
             return Err(JsError::new("this trains on the CPU twins themselves"));
         };
-        let flat = self.trainer.session().parameters().await.map_err(thrown)?;
-        let network = self.network();
-        let few = first(&self.test, CHECKED).map_err(thrown)?;
-        let options = Options { batch: few.len(), ..self.trainer.session().plan().options.clone() };
-        let difference = check::against_cpu(&gpu, &network, &options, &few, &flat).await.map_err(thrown)?;
+        let name = gpu.name().to_owned();
+        let difference = self.compared(&name).await.map_err(thrown)?;
         serde_json::to_string(&difference).map_err(|error| JsError::new(&error.to_string()))
     }
 

@@ -7,9 +7,10 @@ mod ahead;
 mod lab;
 mod resume;
 mod settings;
+mod trial;
 
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use js_sys::{Error as JsError, Uint8Array};
@@ -17,7 +18,6 @@ use lenet::backend::gpu;
 use lenet::data::picture::{self, Grey};
 use lenet::data::{Dataset, idx};
 use lenet::kernels::SHADERS;
-use lenet::plan::{Options, Plan};
 use lenet::{Error, Network};
 use serde_json::json;
 use wasm_bindgen::prelude::*;
@@ -58,8 +58,8 @@ fn thrown(error: Error) -> JsError {
 /// The training and test part of MNIST.
 #[wasm_bindgen]
 pub struct Data {
-    train: Rc<Dataset>,
-    test: Rc<Dataset>,
+    train: Arc<Dataset>,
+    test: Arc<Dataset>,
 }
 
 #[wasm_bindgen]
@@ -74,7 +74,7 @@ impl Data {
     ) -> Result<Data> {
         let part = |part: &str, bytes| {
             let files = [format!("{part}-images-idx3-ubyte.gz"), format!("{part}-labels-idx1-ubyte.gz")];
-            idx::dataset("mnist", [&files[0], &files[1]], bytes, 10).map(Rc::new).map_err(thrown)
+            idx::dataset("mnist", [&files[0], &files[1]], bytes, 10).map(Arc::new).map_err(thrown)
         };
         Ok(Data {
             train: part("train", [train_images, train_labels])?,
@@ -119,7 +119,7 @@ fn pixels(data: &Dataset, i: usize) -> Result<Uint8Array> {
     if i >= data.len() {
         return Err(JsError::new(&format!("picture {i} of {}", data.len())));
     }
-    Ok(Uint8Array::from(data.image(i)))
+    Ok(Uint8Array::from(&*data.image(i).map_err(thrown)?))
 }
 
 /// [`lenet::train::pace::Pace`], in milliseconds.
@@ -177,6 +177,12 @@ async fn device() -> Result<gpu::Device> {
     Ok(device)
 }
 
+/// Has the browser look after the read-backs that are under way; nothing without a device.
+#[wasm_bindgen]
+pub fn nudge() {
+    DEVICE.with_borrow(|device| device.iter().for_each(gpu::Device::nudge));
+}
+
 /// Opens the GPU: JSON with its `name`, `kind` and `backend`.
 #[wasm_bindgen]
 pub async fn adapter() -> Result<String> {
@@ -200,6 +206,12 @@ pub fn resumable(bytes: &[u8]) -> Result<Option<String>> {
     let checkpoint = Checkpoint::decode(bytes).map_err(thrown)?;
     let settings = checkpoint.settings();
     Ok(settings.and_then(|(training, net)| Settings::describe(training, net)).map(|all| all.to_string()))
+}
+
+/// The version of this program.
+#[wasm_bindgen]
+pub fn version() -> String {
+    env!("CARGO_PKG_VERSION").into()
 }
 
 /// Brings a grey picture of a digit into the form of MNIST's: 28×28 pixels, white ink on black, scaled and centred.
@@ -229,14 +241,4 @@ pub fn presets() -> String {
         .map(|name| json!({ "name": name, "about": Network::about(name).unwrap_or_default() }))
         .collect();
     json!(all).to_string()
-}
-
-/// Has the browser compile every pipeline of a preset; says how many there are.
-#[wasm_bindgen]
-pub async fn pipelines(preset: String) -> Result<usize> {
-    let device = device().await?;
-    let network = Network::preset(&preset).map_err(thrown)?;
-    let options = Options { batch: 16, target: device.target(), ..Options::default() };
-    let plan = Plan::new(&network, &options).map_err(thrown)?;
-    Ok(gpu::Gpu::new(&device, &plan.program).await.map_err(thrown)?.pipelines())
 }

@@ -115,6 +115,9 @@ pub fn is_checkpoint(bytes: &[u8]) -> Result<bool> {
 }
 
 /// The number by which a checkpoint knows its pictures again: the one that `lenet train` writes.
-pub fn fingerprint(parts: &[&Dataset]) -> String {
+///
+/// # Errors
+/// As [`checkpoint::fingerprint`].
+pub fn fingerprint(parts: &[&Dataset]) -> Result<String> {
     checkpoint::fingerprint(parts)
 }

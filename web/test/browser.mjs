@@ -16,10 +16,11 @@ const TYPES = {
 
 /**
  * Serves `web/page` from a free port and counts what is fetched. `hold()` keeps the data back until what it gives is
- * called.
+ * called; `prepend(path, code)` has a script begin with other code.
  */
 export async function serve() {
   const fetched = new Map();
+  const begins = new Map();
   let held;
   const hold = () => {
     let release;
@@ -31,7 +32,8 @@ export async function serve() {
     const name = path.endsWith("/") ? `${path}index.html` : path;
     fetched.set(name, (fetched.get(name) ?? 0) + 1);
     try {
-      const body = await readFile(join(PAGE, name));
+      const file = await readFile(join(PAGE, name));
+      const body = Buffer.concat([Buffer.from(begins.get(name) ?? ""), file]);
       if (name.startsWith("/mnist/")) await held;
       response.writeHead(200, { "content-type": TYPES[extname(name)] ?? "text/plain", "content-length": body.length });
       response.end(body);
@@ -40,7 +42,7 @@ export async function serve() {
     }
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  return { url: `http://127.0.0.1:${server.address().port}/`, fetched, hold, close: () => server.close() };
+  return { url: `http://127.0.0.1:${server.address().port}/`, fetched, hold, prepend: (path, code) => begins.set(path, code), close: () => server.close() };
 }
 
 const QUIET = [

@@ -107,6 +107,12 @@ impl Device {
         &self.queue
     }
 
+    /// Submits nothing. Some browsers look after a buffer that is being mapped only when something is submitted: a page
+    /// that has waited for some milliseconds calls this again and again.
+    pub fn nudge(&self) {
+        self.queue.submit([]);
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         self.lost().map_or(Ok(()), |reason| Err(Error::DeviceLost(reason)))
     }

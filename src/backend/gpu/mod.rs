@@ -7,14 +7,12 @@ mod device;
 mod mapping;
 mod pipelines;
 
-use std::collections::HashMap;
-
 use super::{Readback, poll_once};
 use crate::error::{Error, Result};
 use crate::kernels::{Launch, Range, Step};
 use crate::plan::{Phase, Program};
 use device::Caught;
-use pipelines::{Key, bind, finish, key, pipelines, uniform_ends};
+use pipelines::{bind, distinct, finish, key, pipelines, uniform_ends};
 
 pub use device::{Device, adapters, best, kind, suffices};
 pub use mapping::Mapping;
@@ -59,6 +57,17 @@ fn estimate(device: &Device, launch: &Launch) -> f64 {
         _ => (30e9, 3e9),
     };
     (launch.flop as f64 / flops).max(launch.bytes as f64 / bytes).max(1e-6)
+}
+
+/// Compiles a program's pipelines and lets them go; gives their number. A browser or driver that keeps what it
+/// compiled has them at hand when [`Gpu::new`] asks for them.
+///
+/// # Errors
+/// [`Error::Device`] when the device refuses a pipeline.
+pub async fn compile(device: &Device, program: &Program) -> Result<usize> {
+    device.check()?;
+    let wanted = distinct(Phase::ALL.map(|phase| program.launches(phase)));
+    Ok(pipelines(device, wanted).await?.len())
 }
 
 /// A plan on a GPU.
@@ -116,11 +125,7 @@ impl Gpu {
         });
         finish(device, scopes.pop()).await?;
 
-        let mut wanted: HashMap<Key, &Launch> = HashMap::new();
-        for launch in phases.into_iter().flatten() {
-            wanted.entry(key(launch)).or_insert(launch);
-        }
-        let pipelines = pipelines(device, wanted).await?;
+        let pipelines = pipelines(device, distinct(phases)).await?;
         let scopes = device.scopes();
         let dispatches = phases.map(|launches| {
             launches

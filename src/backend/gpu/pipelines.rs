@@ -16,6 +16,11 @@ pub(super) fn key(launch: &Launch) -> Key {
     (launch.shader.name, launch.entry.name, constants)
 }
 
+/// One launch of each pipeline.
+pub(super) fn distinct(phases: [&[Launch]; 4]) -> HashMap<Key, &Launch> {
+    phases.into_iter().flatten().map(|launch| (key(launch), launch)).collect()
+}
+
 /// The buffers that are bound as uniforms, and where the last such binding ends, in bytes.
 pub(super) fn uniform_ends(phases: [&[Launch]; 4]) -> HashMap<usize, u64> {
     let mut ends = HashMap::new();

@@ -1,14 +1,14 @@
 //! What is measured, on what, and the measurement of its steps: results are checked before anything is timed.
 
 use lenet::Network;
-use lenet::check::{self, Difference};
+use lenet::check::{self, Difference, Reference};
 use lenet::kernels::Launch;
 use lenet::plan::{Options, Phase};
 use pollster::block_on;
 
 use super::args::Args;
 use super::roofline;
-use crate::cli::device::{self, Chosen};
+use crate::cli::device::Chosen;
 use crate::cli::failure::{Failure, Outcome};
 use crate::cli::measure::{Images, Job, Peak, Rig, Samples, in_turns};
 
@@ -45,13 +45,13 @@ impl Bench<'_> {
             .iter()
             .map(|device| Rig::new(device, &self.network, &options, &self.images))
             .collect::<Outcome<_>>()?;
-        let cpu = device::choose("cpu")?;
-        let mut reference = Rig::new(&cpu, &self.network, &options, &self.images)?;
-        let want = block_on(check::trace(&mut reference.session))?;
         let mut differences = Vec::new();
         for rig in &mut rigs {
+            let parameters = block_on(rig.session.parameters())?;
             let got = block_on(check::trace(&mut rig.session))?;
-            let compared = check::compare(&rig.session.device(), &got, &want);
+            let plan = rig.session.plan();
+            let reference = Reference::new(&plan.network, &plan.options, &self.images.train, parameters);
+            let compared = block_on(async { reference.await?.compare(&rig.session.device(), &got).await });
             differences
                 .push(compared.map_err(|error| Failure::device(format!("{error}; no time was taken")))?);
         }

@@ -149,7 +149,7 @@ impl Images {
             let count = ((64 << 20) / (input.channels * input.height * input.width)).clamp(1, 1024);
             (noise(network, count)?, noise(network, count)?, "noise")
         };
-        let [train, test] = [train, test].map(|data| cycled(data, largest_batch));
+        let (train, test) = (cycled(train, largest_batch)?, cycled(test, largest_batch)?);
         Ok(Images { name: format!("{name}, {} and {} images", train.len(), test.len()), train, test })
     }
 
@@ -173,20 +173,21 @@ pub fn noise(network: &Network, count: usize) -> Outcome<Dataset> {
     // The high byte of a multiplicative sequence has no pattern that a kernel could profit from.
     let byte = |i: usize| ((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8;
     let shape = [input.channels, input.height, input.width];
-    let pixels = (0..count * shape.iter().product::<usize>()).map(byte).collect();
+    let pixels = (0..count * shape.iter().product::<usize>()).map(byte).collect::<Vec<_>>();
     let labels = (0..count * places).map(|i| (i % classes) as u8).collect();
     let size = [output.height, output.width];
     Ok(Dataset::segmented("noise", shape, classes, pixels, size, labels)?)
 }
 
 /// The images again and again until there are as many as asked for.
-fn cycled(mut data: Dataset, count: usize) -> Dataset {
+fn cycled(mut data: Dataset, count: usize) -> Outcome<Dataset> {
     if data.len() < count {
-        let pixels = data.pixels();
-        data.images = data.images.iter().copied().cycle().take(count * pixels).collect();
+        let images = data.images.all()?;
+        let images: Vec<u8> = images.iter().copied().cycle().take(count * data.pixels()).collect();
+        data.images = images.into();
         data.labels = data.labels.iter().copied().cycle().take(count).collect();
     }
-    data
+    Ok(data)
 }
 
 /// A network on a device, with data and weights in place.
@@ -292,7 +293,7 @@ mod tests {
     #[test]
     fn images_are_repeated_to_fill_a_batch() {
         let data = Dataset::new("two", [1, 1, 2], 3, vec![1, 2, 3, 4], vec![0, 2]).unwrap();
-        let data = cycled(data, 3);
-        assert_eq!((data.images, data.labels), (vec![1, 2, 3, 4, 1, 2], vec![0, 2, 0]));
+        let data = cycled(data, 3).unwrap();
+        assert_eq!((data.images, data.labels), (vec![1, 2, 3, 4, 1, 2].into(), vec![0, 2, 0]));
     }
 }

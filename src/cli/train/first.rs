@@ -140,6 +140,7 @@ fn judged(difference: lenet::Result<Difference>) -> Outcome<Difference> {
 #[cfg(test)]
 mod tests {
     use lenet::backend::Backend;
+    use lenet::check::Reference;
     use lenet::session::Session;
 
     use super::*;
@@ -180,20 +181,25 @@ mod tests {
         let network = Network::preset("lenet5").unwrap();
         let options = Options { batch: 5, train_images: 5, ..Options::default() };
         let data = noise(&network, 5).unwrap();
-        // A device with a mistake is one that adds something to the first logit.
-        let trace = |wrong: f32| {
-            let plan = Plan::new(&network, &options).unwrap();
-            let backend = Backend::cpu(&plan.program);
-            let mut session = Session::new(plan, backend);
-            session.set_training(&data).unwrap();
+        let plan = || Plan::new(&network, &options).unwrap();
+        let flat = |wrong: f32| {
             let mut first = network.initial(1).unwrap();
             first[9][0] += wrong;
-            session.set_parameters(first.iter().map(Vec::as_slice)).unwrap();
-            block_on(check::trace(&mut session)).unwrap()
+            plan().join(first.iter().map(Vec::as_slice)).unwrap()
         };
-        let right = trace(0.0);
-        assert!(judged(check::compare("it", &trace(0.0), &right)).is_ok());
-        let failure = judged(check::compare("it", &trace(0.5), &right)).unwrap_err();
+        let reference = block_on(Reference::new(&network, &options, &data, flat(0.0))).unwrap();
+        // A device with a mistake is one that adds something to the first logit.
+        let compared = |wrong: f32| {
+            let plan = plan();
+            let (range, backend) = (plan.parameters, Backend::cpu(&plan.program));
+            let mut session = Session::new(plan, backend);
+            session.set_training(&data).unwrap();
+            session.backend().write(range, bytemuck::cast_slice(&flat(wrong))).unwrap();
+            let got = block_on(check::trace(&mut session)).unwrap();
+            judged(block_on(reference.compare("it", &got)))
+        };
+        assert!(compared(0.0).is_ok());
+        let failure = compared(0.5).unwrap_err();
         assert_eq!(failure.code, code::DEVICE);
         for part in
             ["the gradient of fc", "of a training step differs by", "--device cpu", "lenet check --report"]

@@ -72,7 +72,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     // Drivers load while the data is unpacked.
     let (split, chosen) = rayon::join(|| data::load(&record.data), || device::choose(&record.device));
     let split = split.map_err(Failure::reading)?;
-    let contents = fingerprint(&[&split.train, &split.test]);
+    let contents = fingerprint(&[&split.train, &split.test])?;
     if let Some(saved) = &saved
         && saved.checkpoint.notes.data != contents
     {
@@ -90,10 +90,9 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     let plan = chosen.plan(&network, &options)?;
     say(&chosen.line);
     if let Some(steps) = plan.options.stream {
-        say(&format!(
-            "the data does not fit the device: it is streamed, {} at a time",
-            if steps == 1 { "a step".into() } else { format!("{steps} steps") }
-        ));
+        let why = if train.images.is_filed() { "stays in its file" } else { "does not fit the device" };
+        let steps = if steps == 1 { "a step".into() } else { format!("{steps} steps") };
+        say(&format!("the data {why}: it is streamed, {steps} at a time"));
     }
     let checked = first::check(args.check, &chosen, &network, &options, &train, record.training.seed)?;
     checked.iter().for_each(|line| say(line));

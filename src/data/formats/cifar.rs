@@ -132,8 +132,8 @@ mod tests {
             (split.train.channels, split.train.height, split.train.width, split.train.classes),
             (3, 32, 32, 10)
         );
-        assert_eq!([0, 1023, 1024, 2048, 3071].map(|i| split.train.image(2)[i]), [7, 7, 8, 9, 9]);
-        assert_eq!((split.test.labels, split.test.images[3071]), (vec![1], 12));
+        assert_eq!([0, 1023, 1024, 2048, 3071].map(|i| split.train.picture(2)[i]), [7, 7, 8, 9, 9]);
+        assert_eq!((split.test.labels, split.test.images.to_vec()[3071]), (vec![1], 12));
         assert_eq!(split.train.class_names[0], "0");
         let names: Vec<String> = (0..10).map(|i| format!("thing {i}")).collect();
         std::fs::write(dir.path().join("batches.meta.txt"), names.join("\n") + "\n\n").unwrap();
@@ -154,7 +154,7 @@ mod tests {
             (split.train.labels, split.test.labels, split.train.classes),
             (vec![99, 5], vec![98], 100)
         );
-        assert_eq!(split.train.images[..1025], [vec![1; 1024], vec![2]].concat());
+        assert_eq!(split.train.images.to_vec()[..1025], [vec![1; 1024], vec![2]].concat());
     }
 
     #[test]

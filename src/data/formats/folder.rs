@@ -102,7 +102,8 @@ mod files {
         let channels = if colour { 3 } else { 1 };
         let [train, test] = [(train, &parts[0]), (test, &parts[1])].map(|(entries, pictures)| {
             let planes = |picture: &Vec<u8>| channels * height * width / picture.len().max(1);
-            let images = pictures.iter().flat_map(|picture| picture.repeat(planes(picture))).collect();
+            let images =
+                pictures.iter().flat_map(|picture| picture.repeat(planes(picture))).collect::<Vec<_>>();
             let labels = entries.iter().map(|(_, label)| *label).collect();
             let mut data = classes.dataset(name, &files[0], [channels, height, width], images, labels)?;
             data.encoding = Encoding::Picture;
@@ -258,7 +259,7 @@ mod tests {
             (&["cat".to_owned(), "dog".to_owned()][..], &[0, 1, 1][..])
         );
         assert_eq!(train.images, [30, 31, 32, 33, 34, 35, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25]);
-        assert_eq!((test.labels, test.images[0], test.encoding), (vec![0, 1], 50, Encoding::Picture));
+        assert_eq!((test.picture(0)[0], test.labels, test.encoding), (50, vec![0, 1], Encoding::Picture));
         std::fs::rename(dir.path().join("test"), dir.path().join("val")).unwrap();
         assert_eq!(load(dir.path(), "").unwrap().test.labels, [0, 1]);
     }
@@ -271,10 +272,10 @@ mod tests {
         RgbImage::from_pixel(3, 2, Rgb([7; 3])).save(dir.path().join("train/cat/y.png")).unwrap();
         let Split { train, test } = load(dir.path(), "").unwrap();
         assert_eq!((train.channels, test.channels), (3, 3));
-        assert_eq!(train.image(0), [30, 31, 32, 33, 34, 35].repeat(3));
-        assert_eq!(train.image(1), [7; 18]);
+        assert_eq!(train.picture(0), [30, 31, 32, 33, 34, 35].repeat(3));
+        assert_eq!(train.picture(1), [7; 18]);
         assert_eq!(
-            test.image(1),
+            test.picture(1),
             [0, 1, 2, 0, 1, 2, 100, 100, 100, 101, 101, 101, 200, 200, 200, 200, 200, 200]
         );
         std::fs::remove_file(dir.path().join("test/cat/3.png")).unwrap();
@@ -293,9 +294,9 @@ mod tests {
         let Split { train, .. } = load(dir.path(), "@8x4").unwrap();
         assert_eq!((train.channels, train.height, train.width), (3, 4, 8));
         // Cropped to 20x10 about the middle, then halved or so: red runs from 10 to 29.
-        let red = &train.image(1)[..8];
+        let red = &train.picture(1)[..8];
         assert!(red[0] >= 10 && red[7] <= 29 && red.is_sorted(), "{red:?}");
-        assert_eq!(load(dir.path(), "@5").unwrap().test.image(0).len(), 75);
+        assert_eq!(load(dir.path(), "@5").unwrap().test.picture(0).len(), 75);
         assert!(load(dir.path(), "@0x4").unwrap_err().contains("no such data"));
         for (text, size) in [
             ("32", Some([32, 32])),
@@ -327,7 +328,7 @@ mod tests {
         grey(dir.path(), "b/one-more.png", 201);
         let second = load(dir.path(), "").unwrap();
         let values = |data: &crate::data::Dataset| {
-            (0..data.len()).map(|i| data.image(i)[0]).filter(|&v| v < 200).collect::<Vec<_>>()
+            (0..data.len()).map(|i| data.picture(i)[0]).filter(|&v| v < 200).collect::<Vec<_>>()
         };
         assert_eq!(values(&first.test), values(&second.test));
         assert_eq!(values(&first.train), values(&second.train));

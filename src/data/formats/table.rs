@@ -163,7 +163,7 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
         |values: &[f32]| values.iter().all(|&value| (0.0..=255.0).contains(&value) && value.fract() == 0.0);
     if side * side == train.columns && values.iter().all(|values| pixels(values)) {
         let part = |i: usize| {
-            let bytes = values[i].iter().map(|&value| value as u8).collect();
+            let bytes = values[i].iter().map(|&value| value as u8).collect::<Vec<_>>();
             let data = classes.dataset(name, files[i], [1, side, side], bytes, labels[i].clone())?;
             Ok::<_, Error>((files[i].to_owned(), data))
         };
@@ -299,8 +299,11 @@ mod tests {
             folder(&[("mnist_train.csv", "1,0,255,3,4\n0,5,6,7,8\n"), ("mnist_test.csv", "0,1,2,3,4\n")]);
         let Split { train, test } = load(&dir).unwrap();
         assert_eq!((train.channels, train.height, train.width, &train.encoding), (1, 2, 2, &Encoding::Ink));
-        assert_eq!((train.images, train.labels), (vec![0, 255, 3, 4, 5, 6, 7, 8], vec![1, 0]));
-        assert_eq!((test.images, test.class_names), (vec![1, 2, 3, 4], vec!["0".into(), "1".into()]));
+        assert_eq!((train.images.to_vec(), train.labels), (vec![0, 255, 3, 4, 5, 6, 7, 8], vec![1, 0]));
+        assert_eq!(
+            (test.images.to_vec(), test.class_names),
+            (vec![1, 2, 3, 4], vec!["0".into(), "1".into()])
+        );
     }
 
     #[test]
@@ -316,7 +319,10 @@ mod tests {
             (&["-1", "1", "2"].map(String::from)[..], &[0, 1, 2][..])
         );
         assert_eq!(train.encoding, Encoding::Range { low: -1.5, high: 2.5 });
-        assert_eq!((train.images, test.images), (vec![128, 0, 255, 128, 96, 96], vec![0, 128]));
+        assert_eq!(
+            (train.images.to_vec(), test.images.to_vec()),
+            (vec![128, 0, 255, 128, 96, 96], vec![0, 128])
+        );
         assert_eq!(test.labels, [1]);
         std::fs::write(dir.path().join("classes.txt"), "a\nb\nc\n").unwrap();
         assert_eq!(load(&dir).unwrap().train.class_names, ["a", "b", "c"]);

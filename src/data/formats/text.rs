@@ -190,13 +190,13 @@ mod tests {
             (vec!["a".into(), "b".into()], vec![1, 0, 1])
         );
         assert_eq!(train.encoding, Encoding::Text { alphabet: "abä".into() });
-        assert_eq!(train.image(0), [255, 0, 0, 0, 255, 0, 0, 0, 0]);
-        assert_eq!(train.image(1), [0, 255, 0, 255, 0, 0, 0, 0, 255]);
+        assert_eq!(train.picture(0), [255, 0, 0, 0, 255, 0, 0, 0, 0]);
+        assert_eq!(train.picture(1), [0, 255, 0, 255, 0, 0, 0, 0, 255]);
         // An unknown character is no channel, and what is too long is cut.
-        assert_eq!(test.image(0), [0, 0, 0, 255, 0, 0, 0, 255, 0]);
-        assert_eq!(encode("BÄZAB", "abä", 3), test.image(0));
-        assert_eq!(decode(train.image(1), "abä", 3), "baä");
-        assert_eq!(decode(train.image(2), "abä", 3), "a");
+        assert_eq!(test.picture(0), [0, 0, 0, 255, 0, 0, 0, 255, 0]);
+        assert_eq!(encode("BÄZAB", "abä", 3), test.picture(0));
+        assert_eq!(decode(train.picture(1), "abä", 3), "baä");
+        assert_eq!(decode(train.picture(2), "abä", 3), "a");
     }
 
     #[test]
@@ -250,6 +250,6 @@ mod tests {
             (&train.class_names[..], &test.labels[..]),
             (&["9".to_owned(), "10".to_owned()][..], &[0][..])
         );
-        assert_eq!(decode(test.image(0), "enosy", 3), "noo");
+        assert_eq!(decode(test.picture(0), "enosy", 3), "noo");
     }
 }

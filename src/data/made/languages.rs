@@ -69,7 +69,7 @@ mod tests {
         let words = |data: &Dataset| {
             let mut words = std::collections::BTreeSet::new();
             for i in 0..data.len() {
-                let text = decode(data.image(i), alphabet, data.width);
+                let text = decode(data.picture(i), alphabet, data.width);
                 // The last word may be cut where the test's phrases are longer.
                 let text =
                     if text.chars().count() == data.width { text.rsplit_once(' ').unwrap().0 } else { &text };

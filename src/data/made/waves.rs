@@ -134,14 +134,14 @@ mod tests {
         assert_eq!(train.labels.iter().filter(|&&label| label == 5).count(), 1000);
         assert!(matches!(train.encoding, Encoding::Range { low, high } if low < -2.0 && high > 2.0));
         assert_eq!(train.encoding, test.encoding);
-        let sum = |data: &Dataset| data.images.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+        let sum = |data: &Dataset| data.images.to_vec().iter().map(|&byte| u64::from(byte)).sum::<u64>();
         assert_eq!((sum(&train), sum(&test)), (101_117_408, 16_883_595));
         // A square wave keeps away from its middle, a triangle does not.
         let near = |data: &Dataset, class: u8| {
             (0..data.len())
                 .filter(|&i| data.labels[i] == class)
                 .map(|i| {
-                    let image = data.image(i);
+                    let image = data.picture(i);
                     let mean = image.iter().map(|&b| f64::from(b)).sum::<f64>() / 128.0;
                     let deviation =
                         (image.iter().map(|&b| (f64::from(b) - mean).powi(2)).sum::<f64>() / 128.0).sqrt();

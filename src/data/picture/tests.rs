@@ -108,13 +108,13 @@ fn other_targets_keep_the_proportion() {
 fn digits_of_mnist_pass_bit_for_bit() {
     let test = crate::data::mnist().unwrap().test;
     for i in 0..test.len() {
-        let picture = GrayImage::from_raw(28, 28, test.image(i).to_vec()).unwrap();
+        let picture = GrayImage::from_raw(28, 28, test.picture(i).to_vec()).unwrap();
         let (pixels, steps) = normalize(picture, 28, 28).unwrap();
         assert!(steps.unchanged, "{i}: {steps:?}");
-        assert_eq!(pixels, test.image(i), "{i}");
+        assert_eq!(pixels, test.picture(i), "{i}");
     }
     for i in 0..20 {
-        let grey = GrayImage::from_raw(28, 28, test.image(i).to_vec()).unwrap();
+        let grey = GrayImage::from_raw(28, 28, test.picture(i).to_vec()).unwrap();
         let colour = DynamicImage::from(grey.clone()).into_rgb8();
         for bytes in [
             encode(grey.clone(), ImageFormat::Png),
@@ -123,7 +123,7 @@ fn digits_of_mnist_pass_bit_for_bit() {
         ] {
             let (pixels, steps) = prepare(&bytes, "p", 28, 28).unwrap();
             assert!(steps.unchanged);
-            assert_eq!(pixels, test.image(i), "{i}");
+            assert_eq!(pixels, test.picture(i), "{i}");
         }
     }
 }
@@ -331,14 +331,14 @@ fn a_scan_of_a_digit_of_mnist_comes_back_close() {
     let test = crate::data::mnist().unwrap().test;
     let mut total = 0.0;
     for i in 0..100 {
-        let digit = GrayImage::from_raw(28, 28, test.image(i).to_vec()).unwrap();
+        let digit = GrayImage::from_raw(28, 28, test.picture(i).to_vec()).unwrap();
         let mut scan = imageops::resize(&digit, 140, 140, imageops::FilterType::Triangle);
         imageops::invert(&mut scan);
         let (pixels, steps) = normalize(scan, 28, 28).unwrap();
         assert!(steps.inverted);
-        let (a, b) = (centre(&pixels), centre(test.image(i)));
+        let (a, b) = (centre(&pixels), centre(test.picture(i)));
         assert!((a.0 - b.0).abs() < 1.1 && (a.1 - b.1).abs() < 1.1, "{i}: {a:?} {b:?}");
-        total += pixels.iter().zip(test.image(i)).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
+        total += pixels.iter().zip(test.picture(i)).map(|(a, b)| f64::from(a.abs_diff(*b))).sum::<f64>();
     }
     // Aiming half a pixel off, at the geometric middle, nearly doubles the difference.
     let mean = total / (100.0 * 784.0);

@@ -1,12 +1,15 @@
 //! One IDX file, or the two of a part: pictures and their labels.
 
+use std::fs::File;
 use std::io::Read;
+use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
 use crate::data::classes::Classes;
 use crate::data::dataset::{Dataset, planes};
-use crate::data::input::MAX_CONTENT;
+use crate::data::input::{MAX_CONTENT, refuse};
+use crate::data::pixels::Pixels;
 use crate::error::{Error, Result};
 
 /// The element type "unsigned byte", the only one that images and labels use.
@@ -59,15 +62,54 @@ pub fn parse_labels(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
     Ok(labels)
 }
 
-/// Parses an image file of three dimensions, or of four where its name says `idx4`, and its label file.
-pub(super) fn pair(files: [&str; 2], bytes: [&[u8]; 2]) -> Result<([usize; 3], Vec<u8>, Vec<u8>)> {
-    let labels = parse_labels(files[1], bytes[1])?;
-    let (count, shape, images) = if files[0].contains("idx4-ubyte") {
-        parse_planes(files[0], bytes[0])?
+/// Whether a file's name says that it has four dimensions.
+fn has_planes(name: &str) -> bool {
+    name.contains("idx4-ubyte")
+}
+
+/// Parses an image file of three dimensions, or of four where its name says so: count, shape of each, pixels.
+pub(super) fn images(name: &str, bytes: &[u8]) -> Result<(usize, [usize; 3], Vec<u8>)> {
+    if has_planes(name) {
+        return parse_planes(name, bytes);
+    }
+    let (count, height, width, images) = parse_images(name, bytes)?;
+    Ok((count, [1, height, width], images))
+}
+
+/// The same of a file that is not gzipped and has more than `most` bytes, whose pixels stay there; none where it has
+/// fewer.
+///
+/// # Errors
+///
+/// As [`parse_images`], and [`Error::Data`] when the colours of a pixel lie together, which is no order to read from.
+pub(super) fn filed(path: &Path, most: u64) -> Result<Option<(usize, [usize; 3], Pixels)>> {
+    let name = path.to_string_lossy();
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    if file.metadata().map_err(Error::io(path))?.len() <= most || name.ends_with(".gz") {
+        return Ok(None);
+    }
+    let wrong = |message: String| refuse(name.clone(), message);
+    let (shape, [count, channels, height, width]) = if has_planes(&name) {
+        let [n, c, h, w] = header::<4>(&mut file, "cannot be read").map_err(wrong)?;
+        (4, [n, c, h, w])
     } else {
-        let (count, height, width, images) = parse_images(files[0], bytes[0])?;
-        (count, [1, height, width], images)
+        let [n, h, w] = header::<3>(&mut file, "cannot be read").map_err(wrong)?;
+        (3, [n, 1, h, w])
     };
+    if shape == 4 && width == 3 {
+        let what = "colours that lie together (N, H, W, 3)";
+        return Err(wrong(format!("{what} found, expected N, C, H, W in a file of more than {most} bytes")));
+    }
+    let sizes = [count, channels, height, width];
+    let len = sizes.iter().try_fold(1usize, |len, &size| len.checked_mul(size));
+    let len = len.ok_or_else(|| wrong(format!("the sizes {sizes:?} found, expected those of a file")))?;
+    let pixels = Pixels::open(path, 4 + 4 * shape, len)?;
+    Ok(Some((count, [channels, height, width], pixels)))
+}
+
+/// Parses the label file that belongs to an image file of `count` pictures.
+pub(super) fn labels(files: [&str; 2], bytes: &[u8], count: usize) -> Result<Vec<u8>> {
+    let labels = parse_labels(files[1], bytes)?;
     if count != labels.len() {
         return Err(Error::Data {
             path: files[1].to_owned(),
@@ -78,7 +120,7 @@ pub(super) fn pair(files: [&str; 2], bytes: [&[u8]; 2]) -> Result<([usize; 3], V
             ),
         });
     }
-    Ok((shape, images, labels))
+    Ok(labels)
 }
 
 /// Makes a data set of the contents of two IDX files, gzipped or not: pictures and their labels, of which there are
@@ -89,7 +131,8 @@ pub(super) fn pair(files: [&str; 2], bytes: [&[u8]; 2]) -> Result<([usize; 3], V
 /// [`Error::Data`] as by [`parse_images`] and [`parse_labels`], when the numbers of pictures and labels differ, or
 /// when a label is not less than `classes`.
 pub fn dataset(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: usize) -> Result<Dataset> {
-    let (shape, images, labels) = pair(files, bytes)?;
+    let (count, shape, images) = images(files[0], bytes[0])?;
+    let labels = labels(files, bytes[1], count)?;
     Classes { count: classes, names: None }.dataset(name, files[1], shape, images, labels)
 }
 
@@ -109,8 +152,8 @@ fn parse<const D: usize>(name: &str, bytes: &[u8]) -> Result<([usize; D], Vec<u8
     content.map_err(|message| Error::Data { path: name.to_owned(), message })
 }
 
-/// Reads a whole stream; `damage` says what a failure to read means.
-fn read<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<([usize; D], Vec<u8>), String> {
+/// Reads the sizes at a stream's beginning, none of which is zero; `damage` says what a failure to read means.
+fn header<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<[usize; D], String> {
     let header_len = 4 + 4 * D;
     let mut header = Vec::with_capacity(header_len);
     stream.by_ref().take(header_len as u64).read_to_end(&mut header).map_err(|e| format!("{damage}: {e}"))?;
@@ -132,15 +175,20 @@ fn read<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<([usize;
     }
 
     let mut sizes = [0; D];
-    let mut expected = Some(1u64);
     for (size, word) in sizes.iter_mut().zip(words) {
         // A cast would truncate on a target with small pointers; this says so instead.
         *size = usize::try_from(word).map_err(|e| e.to_string())?;
-        expected = expected.and_then(|e| e.checked_mul(u64::from(word)));
     }
     if sizes.contains(&0) {
         return Err(format!("the sizes {sizes:?} found, expected none of them to be zero"));
     }
+    Ok(sizes)
+}
+
+/// Reads a whole stream; `damage` says what a failure to read means.
+fn read<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<([usize; D], Vec<u8>), String> {
+    let sizes = header::<D>(stream, damage)?;
+    let expected = sizes.iter().try_fold(1u64, |all, &size| all.checked_mul(size as u64));
     let expected = expected.filter(|&e| e <= MAX_CONTENT).ok_or_else(|| {
         format!("the sizes {sizes:?} found, expected them to come to at most {MAX_CONTENT} bytes")
     })?;

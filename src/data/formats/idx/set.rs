@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::pair;
+use super::file;
 use crate::data::classes::Classes;
-use crate::data::input::{read_lines, refuse};
+use crate::data::input::{MAX_CONTENT, read_lines, refuse};
+use crate::data::pixels::Pixels;
 use crate::data::split::Split;
 use crate::error::{Error, Result};
 
@@ -39,23 +40,43 @@ pub(in crate::data) fn prefixes(files: &[String]) -> Vec<String> {
 /// stands for) makes its labels the classes, in their order, and the characters their names. The pictures of a
 /// set whose name begins with `emnist-` are stored with rows and columns exchanged, and are turned upright.
 ///
+/// The pixels of a file that is not gzipped and has more than 2 GiB stay there: see [`Pixels`].
+///
 /// # Errors
 ///
 /// [`Error::Data`] when a file is missing or malformed or the files do not fit each other; [`Error::Io`] when one
 /// cannot be read.
 pub fn load(dir: &Path, prefix: &str, name: &str) -> Result<Split> {
+    load_below(dir, prefix, name, MAX_CONTENT)
+}
+
+/// The same, where image files of more than `most` bytes stay where they are.
+fn load_below(dir: &Path, prefix: &str, name: &str, most: u64) -> Result<Split> {
     let read = |parts: &[&str]| {
         let stems =
             |what: &str| parts.iter().map(|part| format!("{prefix}{part}-{what}")).collect::<Vec<_>>();
         let images = find(dir, &stems("images"), &[3, 4])?;
         let labels = find(dir, &stems("labels"), &[1])?;
         let files = [images.to_string_lossy(), labels.to_string_lossy()];
-        let bytes = [crate::files::read(&images)?, crate::files::read(&labels)?];
-        let (mut shape, mut pixels, labels) = pair([&files[0], &files[1]], [&bytes[0], &bytes[1]])?;
-        if prefix.starts_with("emnist-") {
-            pixels = transposed(&pixels, shape);
-            shape.swap(1, 2);
-        }
+        let turned = prefix.starts_with("emnist-");
+        let (count, shape, pixels) = match file::filed(&images, most)? {
+            Some(_) if turned => {
+                let message = format!("more than {most} bytes found, expected at most as many, to be turned");
+                return Err(refuse(files[0].as_ref(), message));
+            }
+            Some(filed) => filed,
+            None => {
+                let (count, [channels, height, width], pixels) =
+                    file::images(&files[0], &crate::files::read(&images)?)?;
+                if turned {
+                    let pixels = transposed(&pixels, [channels, height, width]);
+                    (count, [channels, width, height], pixels.into())
+                } else {
+                    (count, [channels, height, width], Pixels::Held(pixels))
+                }
+            }
+        };
+        let labels = file::labels([&files[0], &files[1]], &crate::files::read(&labels)?, count)?;
         Ok((files.map(std::borrow::Cow::into_owned), shape, pixels, labels))
     };
     let mut parts = [read(&["train"])?, read(&["t10k", "test"])?];
@@ -179,7 +200,7 @@ mod tests {
         let dir = emnist(&letters());
         let Split { train, test } = load(&dir, "").unwrap();
         assert_eq!((train.height, train.width, train.classes), (3, 2, 26));
-        assert_eq!(train.image(0), [1, 4, 2, 5, 3, 6]);
+        assert_eq!(train.picture(0), [1, 4, 2, 5, 3, 6]);
         assert_eq!((&train.labels[..], &test.labels[..]), (&[25, 0][..], &[1][..]));
         assert_eq!((train.class_names[0].as_str(), train.class_names[25].as_str()), ("Aa", "Zz"));
         assert_eq!(load(&dir, "/emnist-letters").unwrap().train.name, "emnist-letters");
@@ -225,6 +246,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_large_for_memory_stays_in_its_file() {
+        let pixels: Vec<u8> = (0..60).collect();
+        let set = |name: &str, magic: u32, sizes: &[u32]| {
+            let dir = folder(&[
+                (&format!("train-images-{name}"), idx(magic, sizes, &pixels)),
+                ("train-labels-idx1-ubyte", idx(0x801, &[sizes[0]], &vec![1; sizes[0] as usize])),
+                (&format!("t10k-images-{name}"), idx(magic, sizes, &pixels)),
+                ("t10k-labels-idx1-ubyte", idx(0x801, &[sizes[0]], &vec![0; sizes[0] as usize])),
+            ]);
+            let told = |most| {
+                load_below(dir.path(), "", "made", most).map_err(|error| {
+                    error.to_string().replace(&dir.path().to_string_lossy()[..], "DIR").replace('\\', "/")
+                })
+            };
+            (told(60), told(1000))
+        };
+        for (name, magic, sizes) in
+            [("idx3-ubyte", 0x803, &[10, 2, 3][..]), ("idx4-ubyte", 0x804, &[5, 3, 2, 2])]
+        {
+            let (filed, held) = set(name, magic, sizes);
+            let (filed, held) = (filed.unwrap(), held.unwrap());
+            assert!(filed.train.images.is_filed() && !held.train.images.is_filed());
+            for (a, b) in [(&filed.train, &held.train), (&filed.test, &held.test)] {
+                assert_eq!(a.images.to_vec(), b.images.to_vec());
+                assert_eq!(
+                    (a.channels, a.height, a.width, &a.labels),
+                    (b.channels, b.height, b.width, &b.labels)
+                );
+            }
+            // Parts of it are, too.
+            let (first, last) = filed.train.clone().split(0.4);
+            let (as_first, as_last) = held.train.clone().split(0.4);
+            assert_eq!(
+                (first.images.to_vec(), last.images.to_vec()),
+                (as_first.images.to_vec(), as_last.images.to_vec())
+            );
+            assert_eq!(filed.train.per_class(1).unwrap().images, held.train.per_class(1).unwrap().images);
+        }
+        let refused = |name, magic, sizes: &[u32]| set(name, magic, sizes).0.unwrap_err();
+        assert!(refused("idx4-ubyte", 0x804, &[5, 2, 2, 3]).contains("expected N, C, H, W"));
+        assert_eq!(
+            refused("idx3-ubyte", 0x803, &[11, 2, 3]),
+            "DIR/train-images-idx3-ubyte: 76 bytes found, expected 82 for its sizes"
+        );
+        assert!(refused("idx3-ubyte", 0x804, &[10, 2, 3]).contains("expected 0x00000803"));
+    }
+
+    #[test]
     fn one_of_several_sets_is_named() {
         let dir = emnist(&letters());
         for (name, content) in [
@@ -241,7 +310,10 @@ mod tests {
         );
         let Split { train, test } = load(&dir, "/qmnist").unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 2, 2));
-        assert_eq!((train.images, test.images), (vec![1, 4, 2, 5, 3, 6], vec![1, 3, 5, 2, 4, 6]));
+        assert_eq!(
+            (train.images.to_vec(), test.images.to_vec()),
+            (vec![1, 4, 2, 5, 3, 6], vec![1, 3, 5, 2, 4, 6])
+        );
         assert!(load(&dir, "/other").unwrap_err().contains("no such data"));
         std::fs::write(dir.path().join("classes.txt"), "no\nyes\nperhaps\n").unwrap();
         let train = load(&dir, "/qmnist").unwrap().train;

@@ -85,7 +85,7 @@ mod tests {
         assert_eq!([&test.class_names[0], &test.class_names[10]], ["ground", "9"]);
         let mut counts = [0_u64; 11];
         let (mut ground, mut ink) = (0, 0);
-        for (&label, &pixel) in test.labels.iter().zip(&test.images) {
+        for (&label, &pixel) in test.labels.iter().zip(&test.images.to_vec()) {
             counts[usize::from(label)] += 1;
             *(if label == 0 { &mut ground } else { &mut ink }) += u64::from(pixel);
         }

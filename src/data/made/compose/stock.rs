@@ -1,5 +1,7 @@
 //! Digits to put together: where the ink of each is, how they stand side by side, and how one is drawn.
 
+use std::borrow::Cow;
+
 use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
@@ -41,6 +43,7 @@ impl Draw {
 /// Digits to put together, each with the box of its ink.
 pub(super) struct Stock<'a> {
     digits: &'a Dataset,
+    images: Cow<'a, [u8]>,
     boxes: Vec<[f32; 4]>,
 }
 
@@ -67,8 +70,8 @@ impl<'a> Stock<'a> {
                 ),
             });
         }
-        let boxes = digits
-            .images
+        let images = digits.images.all()?;
+        let boxes = images
             .par_chunks_exact(digits.pixels())
             .map(|pixels| {
                 let [width, height] = [digits.width, digits.height].map(|side| side as u32);
@@ -77,7 +80,7 @@ impl<'a> Stock<'a> {
                     .map(|edge| edge as f32)
             })
             .collect();
-        Ok(Stock { digits, boxes })
+        Ok(Stock { digits, images, boxes })
     }
 
     pub(super) fn len(&self) -> usize {
@@ -122,7 +125,8 @@ impl<'a> Stock<'a> {
     ) -> Option<[u32; 4]> {
         let Place { digit, x, y, scale } = place;
         let [left, top, right, bottom] = self.boxes[digit];
-        let (source, columns) = (self.digits.image(digit), self.digits.width as i32);
+        let source = &self.images[digit * self.digits.pixels()..];
+        let columns = self.digits.width as i32;
         let rows = self.digits.height as i32;
         let value = |x: i32, y: i32| match (0..columns).contains(&x) && (0..rows).contains(&y) {
             true => f32::from(source[(y * columns + x) as usize]),

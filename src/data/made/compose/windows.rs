@@ -107,16 +107,16 @@ mod tests {
         assert_eq!((train.len(), test.len(), train.classes), (120_000, 10_000, 11));
         assert_eq!((train.height, train.width, &train.class_names[10][..]), (32, 32, "none"));
         let digits = mnist().unwrap().test;
-        assert_eq!(windows(&digits, 100, 0).unwrap().images, test.clone().take(100).images);
+        assert_eq!(windows(&digits, 100, 0).unwrap().images.to_vec(), test.clone().take(100).images.to_vec());
         let (mut none, mut centred, mut empty) = (0, 0, 0);
         for (i, &label) in test.labels.iter().enumerate() {
-            let whole = ink_box(test.image(i), FIELD, [0, 0, 32, 32]);
+            let whole = ink_box(test.picture(i), FIELD, [0, 0, 32, 32]);
             if usize::from(label) == NONE {
                 none += 1;
                 empty += usize::from(whole.is_none());
             } else {
                 assert_eq!(label, digits.labels[i]);
-                let ink = ink_box(test.image(i), FIELD, [2, 0, 30, 32]).unwrap();
+                let ink = ink_box(test.picture(i), FIELD, [2, 0, 30, 32]).unwrap();
                 // Above and below there are no neighbours, beside there are.
                 centred += usize::from(ink[1] <= 12 && ink[3] >= 20);
             }

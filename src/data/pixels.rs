@@ -1,0 +1,222 @@
+//! The pixels of a data set: in memory, or left in a file that is larger than one wants there.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::input::refuse;
+use crate::error::{Error, Result};
+
+/// Bytes one after the other, as they are in a data set.
+#[derive(Clone, PartialEq)]
+pub enum Pixels {
+    /// In memory.
+    Held(Vec<u8>),
+    /// In a file, of which parts are read when they are asked for.
+    Filed(Part),
+}
+
+/// A part of a file that stays open. What another program writes there in the meantime is what is read.
+#[derive(Clone)]
+pub struct Part {
+    source: Arc<Source>,
+    start: u64,
+    len: usize,
+}
+
+struct Source {
+    path: String,
+    /// One reader at a time: a file has one position.
+    file: Mutex<File>,
+}
+
+impl PartialEq for Part {
+    /// Whether it is the same part of the same file.
+    fn eq(&self, other: &Part) -> bool {
+        (&self.source.path, self.start, self.len) == (&other.source.path, other.start, other.len)
+    }
+}
+
+impl Pixels {
+    /// All bytes of a file from `start` on, which have to be `len`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when it cannot be opened, [`Error::Data`] when it has another length.
+    pub fn open(path: &Path, start: u64, len: usize) -> Result<Pixels> {
+        let file = File::open(path).map_err(Error::io(path))?;
+        let found = file.metadata().map_err(Error::io(path))?.len();
+        let path = path.to_string_lossy().into_owned();
+        if found != start + len as u64 {
+            let expected = start + len as u64;
+            return Err(refuse(path, format!("{found} bytes found, expected {expected} for its sizes")));
+        }
+        let source = Arc::new(Source { path, file: Mutex::new(file) });
+        Ok(Pixels::Filed(Part { source, start, len }))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Pixels::Held(bytes) => bytes.len(),
+            Pixels::Filed(part) => part.len,
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether they stay in a file.
+    pub fn is_filed(&self) -> bool {
+        matches!(self, Pixels::Filed(_))
+    }
+
+    /// Those of a range, which are read now if they are in a file.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the file cannot be read, or has become shorter.
+    ///
+    /// # Panics
+    ///
+    /// When the range ends beyond [`Pixels::len`], like the indexing of a slice.
+    pub fn get(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>> {
+        match self {
+            Pixels::Held(bytes) => Ok(Cow::Borrowed(&bytes[range])),
+            Pixels::Filed(part) => {
+                assert!(range.end <= part.len, "bytes {range:?} of {}", part.len);
+                let mut bytes = vec![0; range.len()];
+                let path = Path::new(&part.source.path);
+                let mut file = part.source.file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(part.start + range.start as u64))
+                    .and_then(|_| file.read_exact(&mut bytes))
+                    .map_err(Error::io(path))?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+
+    /// All of them, which come into memory if they are in a file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pixels::get`].
+    pub fn all(&self) -> Result<Cow<'_, [u8]>> {
+        self.get(0..self.len())
+    }
+
+    /// All of them, one piece of at most `size` bytes after the other.
+    pub fn pieces(&self, size: usize) -> impl Iterator<Item = Result<Cow<'_, [u8]>>> {
+        (0..self.len()).step_by(size).map(move |at| self.get(at..(at + size).min(self.len())))
+    }
+
+    /// The same bytes without those of other ranges; those in memory are copied.
+    pub fn part(&self, range: Range<usize>) -> Pixels {
+        match self {
+            Pixels::Held(bytes) => Pixels::Held(bytes[range].to_vec()),
+            Pixels::Filed(part) => Pixels::Filed(Part {
+                start: part.start + range.start as u64,
+                len: range.len(),
+                ..part.clone()
+            }),
+        }
+    }
+
+    /// Leaves the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        match self {
+            Pixels::Held(bytes) => bytes.truncate(len),
+            Pixels::Filed(part) => part.len = part.len.min(len),
+        }
+    }
+
+    /// Takes those from `at` on off.
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer.
+    pub fn split_off(&mut self, at: usize) -> Pixels {
+        match self {
+            Pixels::Held(bytes) => Pixels::Held(bytes.split_off(at)),
+            Pixels::Filed(_) => {
+                let rest = self.part(at..self.len());
+                self.truncate(at);
+                rest
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+impl Pixels {
+    /// All of them.
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        self.all().unwrap().into_owned()
+    }
+}
+
+impl fmt::Debug for Pixels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pixels::Held(bytes) => bytes.fmt(f),
+            Pixels::Filed(part) => write!(f, "{} bytes of {}", part.len, part.source.path),
+        }
+    }
+}
+
+impl From<Vec<u8>> for Pixels {
+    fn from(bytes: Vec<u8>) -> Pixels {
+        Pixels::Held(bytes)
+    }
+}
+
+/// The bytes themselves; none of a file are.
+impl<T: AsRef<[u8]>> PartialEq<T> for Pixels {
+    fn eq(&self, other: &T) -> bool {
+        matches!(self, Pixels::Held(bytes) if bytes == other.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_in_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bytes");
+        fs::write(&path, (0..100).collect::<Vec<u8>>()).unwrap();
+        let mut filed = Pixels::open(&path, 10, 90).unwrap();
+        let mut held = Pixels::from((10..100).collect::<Vec<u8>>());
+        let same = |a: &Pixels, b: &Pixels| {
+            let all = |pixels: &Pixels| {
+                pixels.pieces(7).map(|piece| piece.unwrap().into_owned()).collect::<Vec<_>>()
+            };
+            assert_eq!((a.len(), all(a)), (b.len(), all(b)));
+        };
+        same(&filed, &held);
+        same(&filed.part(5..70), &held.part(5..70));
+        assert_eq!(filed.get(3..6).unwrap(), held.get(3..6).unwrap());
+        same(&filed.split_off(60), &held.split_off(60));
+        same(&filed, &held);
+        filed.truncate(20);
+        held.truncate(20);
+        same(&filed, &held);
+        assert!(filed.is_filed() && filed == filed.clone() && filed != held);
+
+        let refused = Pixels::open(&path, 10, 91).unwrap_err().to_string();
+        assert!(refused.contains("100 bytes found, expected 101"), "{refused}");
+        // What another program cuts off is an error of the read.
+        fs::write(&path, [0; 15]).unwrap();
+        assert!(matches!(filed.get(0..20), Err(Error::Io { .. })));
+        assert_eq!(filed.get(0..5).unwrap(), [0; 5].as_slice());
+    }
+}
