@@ -34,6 +34,13 @@ impl Metrics {
         self.correct as f64 / self.count.max(1) as f64
     }
 
+    /// Takes in those of other images.
+    pub fn merge(&mut self, other: &Metrics) {
+        self.loss_sum += other.loss_sum;
+        self.correct += other.correct;
+        self.count += other.count;
+    }
+
     pub(crate) fn add(&mut self, record: &[u32]) {
         self.loss_sum += f64::from(f32::from_bits(record[0]));
         self.correct += u64::from(record[1]);
@@ -282,11 +289,20 @@ impl Session {
     /// # Errors
     /// With the answer: [`Error::Settings`] when the plan was made for fewer images, and what the device reports.
     pub fn evaluate(&mut self, images: usize) -> Answer<Metrics> {
+        self.evaluate_part(0..images)
+    }
+
+    /// The same over some images, for a caller who hands the device no more at once than takes it a moment.
+    ///
+    /// # Errors
+    /// As [`Session::evaluate`].
+    pub fn evaluate_part(&mut self, images: std::ops::Range<usize>) -> Answer<Metrics> {
         let most = self.plan.options.eval_images;
-        if images > most {
-            return Answer::failed(Error::Settings(format!("{images} images to evaluate, there are {most}")));
+        if images.end > most {
+            let end = images.end;
+            return Answer::failed(Error::Settings(format!("{end} images to evaluate, there are {most}")));
         }
-        let mut steps = self.evaluation_steps(0..images);
+        let mut steps = self.evaluation_steps(images);
         match self.queue(Phase::Evaluate, &mut steps) {
             Ok(chunks) => Answer::new(readbacks(chunks), Metrics::default(), |metrics, words| {
                 words.chunks_exact(RECORD).for_each(|record| metrics.add(record));

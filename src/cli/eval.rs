@@ -11,6 +11,7 @@ use serde_json::json;
 use super::device;
 use super::failure::{Failure, Outcome};
 use super::model::{evaluator, largest, load_model};
+use super::run::judge;
 use super::say::{emit, emit_json, say, table, thousands};
 
 /// Arguments of `lenet eval`.
@@ -55,7 +56,7 @@ pub fn run(args: &Args) -> Outcome {
     say(&chosen.line);
     let parameters: Vec<&[f32]> = model.parameters.iter().map(Vec::as_slice).collect();
     let mut session = evaluator(&chosen, &model.network, &parameters, &test, args.batch)?;
-    let metrics = block_on(session.evaluate(test.len()))?;
+    let metrics = judge(&mut session, test.len())?;
 
     let (classes, places) = (session.plan().classes(), session.plan().positions);
     // Rows are what the images, or their pixels, are; columns what they are taken for.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use lenet::data::{Dataset, Split};
 use lenet::model::{self, Record, run, safetensors};
+use lenet::session::{Metrics, Session};
 use lenet::train::{Advance, Event, Trainer};
 use lenet::{Error, Network, files};
 use pollster::block_on;
@@ -124,6 +125,22 @@ impl Start {
         let values = values.map(|(taken, fresh)| taken.as_ref().unwrap_or(fresh).as_slice());
         Ok(trainer.session().set_parameters(values)?)
     }
+}
+
+/// Loss and accuracy over the first `images` of a session's evaluation data, in slices that take a device no longer than
+/// a chunk of steps, as it is seen to take.
+pub fn judge(session: &mut Session, images: usize) -> Outcome<Metrics> {
+    let (mut all, mut at, mut slice) = (Metrics::default(), 0, session.plan().options.batch);
+    while at < images {
+        let end = (at + slice).min(images);
+        let since = Instant::now();
+        all.merge(&block_on(session.evaluate_part(at..end))?);
+        let fit = CHUNK.as_secs_f64() / since.elapsed().as_secs_f64().max(1e-9) * (end - at) as f64;
+        let batch = session.plan().options.batch;
+        slice = (fit as usize / batch * batch).clamp(batch, 8 * slice);
+        at = end;
+    }
+    Ok(all)
 }
 
 /// Runs steps until the run is over or interrupted; then nothing is in flight. What arrives is handed on, with the

@@ -227,7 +227,8 @@ impl Gpu {
         self.device.queue.write_buffer(&self.steps, 0, &bytes);
     }
 
-    /// Records one launch of a phase `times` times, in one pass and one submission; for measurements.
+    /// Records one launch of a phase `times` times, in one pass and one submission unless a slow device would need too
+    /// long for it; for measurements.
     ///
     /// # Errors
     /// [`Error::Settings`] when the phase has no such launch, and what the device has reported by now.
@@ -239,13 +240,16 @@ impl Gpu {
         };
         let scopes = self.device.scopes();
         self.upload(&[step]);
-        let mut encoder = self.device.device.create_command_encoder(&Default::default());
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        for _ in 0..times {
-            dispatch.record(&mut pass, 0);
+        let most = (PATIENCE / dispatch.seconds).max(1.0) as usize;
+        for at in (0..times).step_by(most) {
+            let mut encoder = self.device.device.create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for _ in at..times.min(at + most) {
+                dispatch.record(&mut pass, 0);
+            }
+            drop(pass);
+            self.device.queue.submit([encoder.finish()]);
         }
-        drop(pass);
-        self.device.queue.submit([encoder.finish()]);
         self.dispatched += times as u64;
         self.caught.extend(scopes.pop());
         self.report()
@@ -263,7 +267,9 @@ impl Gpu {
             return Err(Error::Device(format!("{} was opened without timestamps", self.device.name())));
         }
         let launches = self.dispatches(phase).len().max(1);
-        let most = (wgpu::QUERY_SET_MAX_QUERIES as usize / (2 * launches)).clamp(1, STEPS);
+        let seconds: f64 = self.dispatches(phase).iter().map(|dispatch| dispatch.seconds).sum();
+        let patient = (PATIENCE / seconds.max(1e-6)) as usize;
+        let most = (wgpu::QUERY_SET_MAX_QUERIES as usize / (2 * launches)).min(patient).clamp(1, STEPS);
         let mut nanoseconds = Vec::with_capacity(steps.len() * launches);
         for steps in steps.chunks(most) {
             let scopes = self.device.scopes();

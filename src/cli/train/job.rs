@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::cli::device::Chosen;
 use crate::cli::failure::{Outcome, code};
 use crate::cli::model::evaluator;
-use crate::cli::run::drive;
+use crate::cli::run::{drive, judge};
 use crate::cli::say::{Log, Progress, emit, quoted, say, table, thousands};
 
 /// Steps whose mean loss makes one line of the history.
@@ -121,7 +121,7 @@ impl Job {
         took: Duration,
     ) -> Outcome {
         for (step, one) in (first..).zip(metrics) {
-            merge(&mut self.window.1, one);
+            self.window.1.merge(one);
             if step.is_multiple_of(WINDOW) {
                 self.note_window(step, learning_rate)?;
             }
@@ -259,11 +259,11 @@ impl Job {
                 let plan = trainer.session().plan();
                 let values: Vec<&[f32]> = plan.split(&weights).map(|(_, values)| values).collect();
                 let mut session = evaluator(&self.chosen, &self.network, &values, test, batch)?;
-                block_on(session.evaluate(test.len()))?
+                judge(&mut session, test.len())?
             }
             (None, Some(best), _) => best.metrics,
             (None, None, Some(last)) => last,
-            (None, None, None) => block_on(trainer.session().evaluate(self.eval_images))?,
+            (None, None, None) => judge(trainer.session(), self.eval_images)?,
         };
         let accuracy = Some(metrics.accuracy());
         self.folder.model(trainer.session().plan(), &self.about, step, accuracy, &weights)?;
@@ -352,10 +352,4 @@ impl Job {
         text += &format!("next          lenet predict {dir} {input}\n              lenet eval {dir}\n");
         text
     }
-}
-
-fn merge(into: &mut Metrics, one: &Metrics) {
-    into.loss_sum += one.loss_sum;
-    into.correct += one.correct;
-    into.count += one.count;
 }
