@@ -74,3 +74,14 @@ impl Error {
         move |source| Error::Io { path: path.to_path_buf(), source }
     }
 }
+
+/// Which of the names that there are was probably meant, as the end of a sentence; nothing where none is near.
+pub(crate) fn meant(name: &str, known: &[&str]) -> String {
+    let name = name.to_lowercase();
+    let near = |known: &&&str| strsim::jaro_winkler(&name, &known.to_lowercase());
+    let best = known.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+    match best {
+        Some(best) if near(&best) > 0.85 => format!("; did you mean {best}?"),
+        _ => String::new(),
+    }
+}

@@ -27,6 +27,19 @@ pub fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     if bytes.len() as u64 > MAX_FILE { Err(too_large()) } else { Ok(bytes) }
 }
 
+/// What the names of temporary files begin with.
+const TEMPORARY: &str = ".lenet-";
+
+/// Removes the temporary files that [`write_atomically`] left in a folder when its process was killed. Nobody may be
+/// writing there.
+pub fn sweep(folder: &std::path::Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for entry in entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(TEMPORARY)) {
+        // What stays is in nobody's way.
+        let _ = std::fs::remove_file(entry.path());
+    }
+}
+
 /// Writes a file so that at any moment there is either the old content or the new, never a part.
 ///
 /// The bytes go to a temporary file beside the target, reach the disk, and take the target's name. A
@@ -53,7 +66,7 @@ pub fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
         };
         let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".lenet-");
+        builder.prefix(TEMPORARY);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

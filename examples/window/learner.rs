@@ -292,7 +292,7 @@ fn settings(seed: u64) -> Settings {
 }
 
 async fn trainer(device: gpu::Device, data: &Split) -> lenet::Result<Trainer> {
-    let Split { train, test }: &Split = data;
+    let Split { train, test, .. }: &Split = data;
     let options = Options { target: device.target(), ..Trainer::options(&settings(0), train, test) };
     let plan = Plan::new(&Network::preset("lenet5")?, &options)?;
     let backend = Backend::gpu(&device, &plan.program).await?;

@@ -14,59 +14,67 @@ use lenet::train::Schedule;
 use super::failure::{Failure, Outcome};
 use super::presets::Preset;
 
+/// The headings of a command's help.
+pub const DATA: &str = "Data and network";
+pub const TRAINING: &str = "Training";
+pub const RUN: &str = "The run";
+
 /// What a run is made of, but for how long it is and how its learning rate moves.
 #[derive(Clone, clap::Args)]
 pub struct Basis {
     /// The network: a preset (`lenet summary --list` shows them), fitted to the data, or a TOML file [default: lenet5]
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, help_heading = DATA, value_name = "NAME|FILE")]
     net: Option<String>,
     /// The data: mnist, mnist-windows, mnist-scenes, waves, languages, a folder (IDX, CIFAR, NumPy, CSV, text, or
     /// pictures in a folder for each class; DIR@32x32 scales those), or a .npz, .csv or .tsv file [default: mnist]
-    #[arg(long, value_name = "NAME|DIR|FILE")]
+    #[arg(long, help_heading = DATA, value_name = "NAME|DIR|FILE")]
     data: Option<String>,
     /// Images in a batch [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     batch: Option<usize>,
     /// The update rule, with PyTorch's definitions and defaults [default: adam]
-    #[arg(long, value_name = "RULE", value_parser = rules())]
+    #[arg(long, help_heading = TRAINING, value_name = "RULE", value_parser = rules())]
     optimizer: Option<Rule>,
     /// Momentum of the rules momentum, nesterov and rmsprop
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     momentum: Option<f32>,
     /// L2 penalty; with adamw a decay of the weights themselves. Frozen ones have none
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     weight_decay: Option<f32>,
     /// L1 penalty; frozen weights have none
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     l1: Option<f32>,
     /// Clip the gradient: shorten it to this norm where it is longer
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     clip: Option<f32>,
     /// Label smoothing, 0 to below 1
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     smoothing: Option<f32>,
     /// Distort the training pictures at random: light, strong, or
     /// shift=2,rotate=10,scale=0.1,shear=10,elastic=4:5,noise=0.05,cutout=8,flip
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, help_heading = TRAINING, value_name = "SPEC")]
     augment: Option<Augment>,
     /// The seed of the first weights and of every epoch's order
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
+    #[arg(long, help_heading = TRAINING, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
     /// Take the images in the order of the file
-    #[arg(long)]
+    #[arg(long, help_heading = TRAINING)]
     pub no_shuffle: bool,
     /// Train on the first N images of each class only (after --validation has taken its share)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, help_heading = DATA, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     per_class: Option<u32>,
     /// Start from these weights, as far as their names and shapes fit: a run's folder or a .safetensors file
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = DATA, value_name = "FILE")]
     init: Option<PathBuf>,
     /// Do not train the parameters of these names, where * stands for anything: conv*, *.bias
-    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    #[arg(long, help_heading = DATA, value_name = "PATTERN", value_delimiter = ',')]
     freeze: Vec<String>,
     /// auto, cpu, gpu, or a name or number from `lenet info` [default: auto]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, help_heading = RUN, value_name = "DEVICE")]
     device: Option<String>,
+    /// Refuse what else is only told: data whose figures cannot be trusted, a run that has learnt nothing
+    #[arg(long, help_heading = RUN)]
+    pub strict: bool,
 }
 
 /// A whole run, but for where it goes.
@@ -74,39 +82,40 @@ pub struct Basis {
 pub struct Training {
     /// Begin with named settings: default, fast (99 % on MNIST soonest), best (the highest accuracy) or lenet5-1998;
     /// what else is given here goes before them
-    #[arg(long, value_name = "NAME", conflicts_with = "settings")]
+    #[arg(long, help_heading = RUN, value_name = "NAME", conflicts_with = "settings")]
     preset: Option<Preset>,
     #[command(flatten)]
     pub basis: Basis,
     /// Passes over the training data [default: 6]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     epochs: Option<usize>,
     /// Stop after this many optimizer steps
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     steps: Option<u64>,
     /// The peak of the learning rate [default: 0.002]
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     lr: Option<f32>,
     /// How the learning rate moves [default: cosine]
-    #[arg(long, value_name = "SCHEDULE")]
+    #[arg(long, help_heading = TRAINING, value_name = "SCHEDULE")]
     schedule: Option<Kind>,
     /// Epochs between two drops of the step schedule [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     schedule_epochs: Option<usize>,
     /// The factor of a drop (step, default 0.5) or of an epoch (exponential, default 0.9)
-    #[arg(long, value_name = "X")]
+    #[arg(long, help_heading = TRAINING, value_name = "X")]
     gamma: Option<f32>,
     /// Steps over which the learning rate first rises from 0
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     warmup: Option<u64>,
-    /// Set this last share of the training data aside, evaluate the epochs on it, and keep the test data for the end
-    #[arg(long, value_name = "F")]
+    /// Draw this share of each class's training images by the seed, evaluate the epochs on them, and keep the test
+    /// data for the end
+    #[arg(long, help_heading = DATA, value_name = "F")]
     validation: Option<f64>,
     /// Stop after this many epochs without a lower evaluation loss, and keep the best weights
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
     early_stop: Option<usize>,
     /// Repeat a run: its settings.toml; what else is given here goes before it
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = RUN, value_name = "FILE")]
     settings: Option<PathBuf>,
 }
 

@@ -124,20 +124,18 @@ pub fn about(adapter: &wgpu::Adapter) -> Value {
 
 /// The processor's name, where the system tells.
 pub fn processor() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_string())
+    let mut system = sysinfo::System::new();
+    system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
+    let name = system.cpus().first()?.brand().trim().to_string();
+    (!name.is_empty()).then_some(name)
 }
 
-/// Bytes that can be had without swapping, as Linux tells, within the limit of the control group; everything where
-/// nobody tells.
+/// Bytes that can be had without swapping, within the limit of the control group; everything where nobody tells.
 fn spare_memory() -> u64 {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let machine = read("/proc/meminfo").lines().find_map(|line| {
-        let kilobytes = line.strip_prefix("MemAvailable:")?.trim().strip_suffix("kB")?;
-        Some(1024 * kilobytes.trim().parse::<u64>().ok()?)
-    });
-    let number = |path: &str| read(path).trim().parse::<u64>().ok();
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let machine = Some(system.available_memory()).filter(|&bytes| bytes > 0);
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok();
     let group = number("/sys/fs/cgroup/memory.max")
         .zip(number("/sys/fs/cgroup/memory.current"))
         .map(|(most, now)| most.saturating_sub(now));

@@ -45,12 +45,18 @@ pub fn run(args: &Args) -> Outcome {
     let mut model = load_model(&args.model, network)?;
     let spec =
         args.data.as_ref().or(model.about.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
-    let test = data::load(&spec).map_err(Failure::reading)?.test;
+    let mut test = data::load(&spec).map_err(Failure::reading)?.test;
     if test.is_empty() {
         return Err(Failure::data(format!("{spec}: there are no test images")));
     }
+    // The model's classes that the data has, too.
+    let mut judged: Vec<usize> = (0..test.classes).collect();
     if model.about.class_names.is_empty() {
         model.about.class_names.clone_from(&test.class_names);
+    } else {
+        judged = data::places(&test.class_names, &model.about.class_names).into_iter().flatten().collect();
+        judged.sort_unstable();
+        test = test.with_classes(&model.about.class_names).map_err(Failure::reading)?;
     }
     let chosen = device::choose(&args.device)?;
     say(&chosen.line);
@@ -72,20 +78,19 @@ pub fn run(args: &Args) -> Outcome {
         }
     }
     let overlap = (places > 1).then(|| read::intersection_over_union(&confusion));
-    confusion.truncate(test.classes);
-    let correct: u64 = confusion.iter().enumerate().map(|(class, row)| row[class]).sum();
+    let correct: u64 = (0..classes).map(|class| confusion[class][class]).sum();
     let accuracy = correct as f64 / test.labels.len() as f64;
     let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-    let figures: Vec<_> = confusion
+    let figures: Vec<_> = judged
         .iter()
-        .enumerate()
-        .map(|(class, row)| {
-            let taken: u64 = confusion.iter().map(|row| row[class]).sum();
+        .map(|&class| {
+            let (row, taken) = (&confusion[class], confusion.iter().map(|row| row[class]).sum());
             let count: u64 = row.iter().sum();
             (model.class_name(class), share(row[class], taken), share(row[class], count), count)
         })
         .collect();
 
+    let rows_of = |class: &usize| confusion[*class].clone();
     if args.json {
         let per_class: Vec<_> = figures
             .iter()
@@ -103,7 +108,8 @@ pub fn run(args: &Args) -> Outcome {
             "correct": correct,
             "classes": per_class,
             "intersection_over_union": overlap.as_ref().map(|(each, mean)| json!({ "classes": each, "mean": mean })),
-            "confusion": confusion,
+            "confusion": judged.iter().map(rows_of).collect::<Vec<_>>(),
+            "taken_for": (0..classes).map(|class| model.class_name(class)).collect::<Vec<_>>(),
         }));
     }
     let mut text = format!(
@@ -125,19 +131,21 @@ pub fn run(args: &Args) -> Outcome {
     if overlap.is_some() {
         rows[0].push("IoU".into());
     }
-    for (class, (name, precision, recall, count)) in figures.iter().enumerate() {
-        rows.push(vec![name.clone(), percent(*precision), percent(*recall), thousands(count)]);
+    for (row, (&class, (name, precision, recall, count))) in judged.iter().zip(&figures).enumerate() {
+        rows.push(vec![name.clone(), percent(*precision), percent(*recall), thousands(*count)]);
         if let Some((each, _)) = &overlap {
-            rows[class + 1].push(each[class].map_or("—".into(), |share| format!("{share:.4}")));
+            rows[row + 1].push(each[class].map_or("—".into(), |share| format!("{share:.4}")));
         }
     }
     text += &table(&rows);
     text += &format!("\nconfusion: rows are what the {what} are, columns what they are taken for\n");
     let mut rows = vec![vec![String::new()]];
     rows[0].extend((0..classes).map(|class| model.class_name(class)));
-    for (class, row) in confusion.iter().enumerate() {
+    for class in judged {
         let mut cells = vec![model.class_name(class)];
-        cells.extend(row.iter().map(|&count| if count == 0 { "·".into() } else { thousands(count) }));
+        cells.extend(
+            confusion[class].iter().map(|&count| if count == 0 { "·".into() } else { thousands(count) }),
+        );
         rows.push(cells);
     }
     text += &table(&rows);

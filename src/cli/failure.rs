@@ -67,11 +67,10 @@ impl From<clap::Error> for Failure {
     fn from(error: clap::Error) -> Failure {
         use clap::error::ErrorKind;
         match error.kind() {
-            ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 Failure { code: 0, message: error.render().to_string() }
-            }
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Failure::usage("no command given; `lenet --help` lists them")
             }
             _ => {
                 let text = error.render().to_string();
@@ -85,9 +84,9 @@ impl From<clap::Error> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // One line, whatever the cause had to say.
-        let words: Vec<&str> = self.message.split_whitespace().collect();
-        f.write_str(&words.join(" "))
+        // One line, whatever the cause had to say; a name keeps its spaces.
+        let lines: Vec<&str> = self.message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        f.write_str(&lines.join(" "))
     }
 }
 
@@ -98,5 +97,6 @@ mod tests {
     #[test]
     fn a_failure_is_one_line() {
         assert_eq!(Failure::usage("a\n  | b\n").to_string(), "a | b");
+        assert_eq!(Failure::usage("two  spaces\r\n\n stay").to_string(), "two  spaces stay");
     }
 }

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::Basis;
 use super::device;
 use super::failure::{Failure, Outcome};
-use super::run::{Start, fit};
+use super::run::{Start, doubts, fit};
 use super::say::{emit, emit_json, say};
 
 /// Arguments of `lenet lr-find`.
@@ -157,10 +157,21 @@ pub fn run(args: &Args) -> Outcome {
     let mut record = Record::default();
     args.basis.apply(&mut record)?;
     let (split, chosen) = rayon::join(|| data::load(&record.data), || device::choose(&record.device));
-    let (split, chosen) = (split.map_err(Failure::reading)?, chosen?);
+    let (mut split, chosen) = (split.map_err(Failure::reading)?, chosen?);
+    if let Some(n) = record.per_class {
+        split.train = split.train.per_class(n);
+    }
     let changes = fit(&mut record, &split.train)?;
     let network = record.network()?;
-    let start = record.init.as_deref().map(|path| Start::load(path, &network)).transpose()?;
+    let start = record
+        .init
+        .as_deref()
+        .map(|path| Start::load(path, &network, &split.train.class_names))
+        .transpose()?;
+    let (batch, strict) = (record.training.batch, args.basis.strict);
+    for doubt in doubts(&network, batch, &split.train, &split.test, strict)? {
+        say(&doubt.message);
+    }
     let training = &mut record.training;
     // The evaluations between epochs do not matter.
     let evaluation = split.test.take(1);

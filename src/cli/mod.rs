@@ -47,7 +47,7 @@ The whole job, offline, with the embedded MNIST:  lenet train";
 
 /// LeNet-5 trained entirely on the GPU by hand-written WGSL compute shaders.
 #[derive(Parser)]
-#[command(name = "lenet", version, after_help = AFTER_HELP, disable_help_subcommand = true)]
+#[command(name = "lenet", version, after_help = AFTER_HELP, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 use super::args::Training;
 use super::device::{self, Chosen};
 use super::failure::{Failure, Outcome, code};
-use super::run::{Start, divide, drive, fit, heed_interrupts, interrupted};
+use super::run::{Start, divide, doubts, drive, fit, heed_interrupts, interrupted};
 use super::say::{emit, emit_json, say, table};
 
 /// Arguments of `lenet sweep`.
@@ -152,20 +152,28 @@ fn score(
     mut record: Record,
     split: &Split,
     chosen: &Chosen,
+    strict: bool,
     tell: &mut impl FnMut(&str),
 ) -> Outcome<Option<Score>> {
     let start = Instant::now();
     fit(&mut record, &split.train)?.iter().for_each(|line| tell(line));
     let network = record.network()?;
-    let init = record.init.as_deref().map(|path| Start::load(path, &network)).transpose()?;
+    let init = record
+        .init
+        .as_deref()
+        .map(|path| Start::load(path, &network, &split.train.class_names))
+        .transpose()?;
     init.iter().flat_map(|init| &init.told).for_each(|line| tell(line));
     let divided;
-    let (train, evaluation) = if record.validation.is_some() {
+    let (train, evaluation) = if record.validation.is_some() || record.per_class.is_some() {
         divided = divide(&record, split.clone())?;
-        (&divided.0, &divided.1)
+        (&divided.train, &divided.evaluation)
     } else {
         (&split.train, &split.test)
     };
+    for doubt in doubts(&network, record.training.batch, train, evaluation, strict)? {
+        tell(&doubt.message);
+    }
     let settings = record.training;
     let options = Trainer::options(&settings, train, evaluation);
     let session = chosen.session(chosen.plan(&network, &options)?)?;
@@ -302,7 +310,9 @@ pub fn run(args: &Args) -> Outcome<u8> {
         for run in 0..args.seeds {
             let mut record = record.clone();
             record.training.seed += run;
-            let Some(score) = score(record, split, chosen, &mut tell)? else { break 'runs };
+            let Some(score) = score(record, split, chosen, args.training.basis.strict, &mut tell)? else {
+                break 'runs;
+            };
             let done = rows.iter().map(|row| row.scores.len()).sum::<usize>() + 1;
             let Some(row) = rows.last_mut() else { break 'runs };
             say(&format!("run {done}/{total}  {}", line(&row.setting, &score)));

@@ -77,6 +77,50 @@ impl Classes {
     }
 }
 
+/// Where each class of one list stands in another, by name: numbers by their value, all else by the letter.
+pub fn places(of: &[String], among: &[String]) -> Vec<Option<usize>> {
+    let among: Vec<Label> = among.iter().map(|name| Label::new(name.trim())).collect();
+    of.iter().map(|name| among.iter().position(|other| *other == Label::new(name.trim()))).collect()
+}
+
+impl Dataset {
+    /// The same images with the classes that `names` lists: a class is the one of its name, whatever its number.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Data`](crate::Error::Data) when an image is of a class that is not listed: all such classes, and both lists.
+    pub fn with_classes(mut self, names: &[String]) -> Result<Dataset> {
+        let places = places(&self.class_names, names);
+        let mut occurs = vec![false; self.classes];
+        self.labels.iter().for_each(|&label| occurs[usize::from(label)] = true);
+        let listed = |names: &[String]| names.join(", ");
+        let of = |class: usize| self.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone);
+        let unknown: Vec<String> = (0..self.classes)
+            .filter(|&class| occurs[class] && places.get(class).copied().flatten().is_none())
+            .map(of)
+            .collect();
+        if !unknown.is_empty() {
+            let (own, plural) =
+                (listed(&self.class_names), if unknown.len() == 1 { "class" } else { "classes" });
+            return Err(refuse(
+                self.name,
+                format!(
+                    "the {plural} {} found, expected classes among {}; the data's are {own}",
+                    listed(&unknown),
+                    listed(names)
+                ),
+            ));
+        }
+        // What does not occur has no place to go to.
+        self.labels.iter_mut().for_each(|label| {
+            *label = places[usize::from(*label)].unwrap_or_default() as u8;
+        });
+        self.classes = names.len();
+        self.class_names = names.to_vec();
+        Ok(self)
+    }
+}
+
 /// What the classes of well-known data are called whose files do not say it.
 pub(super) fn known_names(name: &str, classes: usize) -> Option<Vec<String>> {
     let name = name.to_lowercase();
@@ -195,6 +239,36 @@ pub(super) fn label_classes(parts: [(&str, &[String]); 2]) -> Result<(Vec<String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn classes_are_matched_by_name() {
+        let data = |names: &[&str], labels: &[u8]| {
+            let mut data =
+                Dataset::new("it", [1, 1, 1], names.len(), vec![0; labels.len()], labels.to_vec()).unwrap();
+            data.class_names = names.iter().map(|&name| name.to_owned()).collect();
+            data
+        };
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let known = names(&["apple", "pear", "plum"]);
+        let some = data(&["apple", "plum"], &[1, 0, 1]).with_classes(&known).unwrap();
+        assert_eq!((some.labels, some.classes, some.class_names), (vec![2, 0, 2], 3, known.clone()));
+        // Numbers are names, too.
+        let numbers = data(&["1", "2.0", "3"], &[0, 1, 2]);
+        assert_eq!(
+            numbers.clone().with_classes(&names(&["0", "1", "2", "3", "4"])).unwrap().labels,
+            [1, 2, 3]
+        );
+        let refused = numbers.with_classes(&names(&["0", "1", "2"])).unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "it: the class 3 found, expected classes among 0, 1, 2; the data's are 1, 2.0, 3"
+        );
+        let refused =
+            data(&["Apple", "fig", "plum"], &[0, 1, 2]).with_classes(&known).unwrap_err().to_string();
+        assert!(refused.contains("the classes Apple, fig found"), "{refused}");
+        // A class without an image asks for nothing.
+        assert!(data(&["apple", "fig"], &[0, 0]).with_classes(&known).is_ok());
+    }
 
     #[test]
     fn well_known_classes_have_names() {

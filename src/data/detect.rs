@@ -95,8 +95,9 @@ pub fn load(spec: &str) -> Result<Split> {
     Err(refuse(
         spec,
         format!(
-            "no such data: expected one of the names {}, a folder with IDX, CIFAR, NumPy, CSV, text or picture \
+            "no such data{}: expected one of the names {}, a folder with IDX, CIFAR, NumPy, CSV, text or picture \
              files, or a .npz, .csv or .tsv file",
+            crate::error::meant(spec, NAMES),
             NAMES.join(", ")
         ),
     ))
@@ -210,7 +211,7 @@ mod tests {
     #[test]
     fn a_directory_is_read_under_any_accepted_name() {
         let dir = directory();
-        let Split { train, test } = load(dir.path().to_str().unwrap()).unwrap();
+        let Split { train, test, .. } = load(dir.path().to_str().unwrap()).unwrap();
         assert_eq!((train.classes, test.classes), (3, 3));
         assert_eq!((train.height, train.width), (1, 2));
         assert_eq!((train.images.to_vec(), train.labels), (vec![1, 2, 3, 4], vec![0, 2]));

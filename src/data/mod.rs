@@ -7,10 +7,11 @@
 //! before anything is allocated, and a message says what was found and what was expected.
 
 // Each uses only those before it in this order: input, pixels, dataset, classes, split, series, picture, formats, made,
-// detect.
+// detect, doubts.
 mod classes;
 mod dataset;
 mod detect;
+mod doubts;
 mod formats;
 mod input;
 mod made;
@@ -19,11 +20,14 @@ mod pixels;
 pub mod series;
 mod split;
 
+pub use classes::places;
 pub use dataset::{Dataset, Encoding};
 #[cfg(not(target_arch = "wasm32"))]
 pub use detect::load;
 pub use detect::{NAMES, named};
+pub use doubts::{Doubt, doubts};
 pub use formats::{cifar, folder, idx, npy, table, text};
 pub use made::{compose, languages, mnist, waves};
 pub use pixels::{Part, Pixels};
+pub(crate) use split::shuffle;
 pub use split::{HELD_OUT, Split};

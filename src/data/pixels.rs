@@ -24,8 +24,43 @@ pub enum Pixels {
 #[derive(Clone)]
 pub struct Part {
     source: Arc<Source>,
-    start: u64,
+    /// Where the first image lies in the file.
+    base: u64,
+    /// The images that belong to it, in this order, where not all do.
+    picked: Option<Picked>,
+    /// Where it begins, among all images or those that were picked.
+    start: usize,
     len: usize,
+}
+
+/// Images of the same size, by their numbers in the file.
+#[derive(Clone, PartialEq)]
+struct Picked {
+    size: usize,
+    images: Arc<Vec<u32>>,
+}
+
+impl Part {
+    /// Where a byte lies in the file, and how many follow it there.
+    fn place(&self, at: usize) -> (u64, usize) {
+        let at = self.start + at;
+        let Some(Picked { size, images }) = &self.picked else { return (self.base + at as u64, usize::MAX) };
+        let image = images[at / size] as u64;
+        (self.base + image * *size as u64 + (at % size) as u64, size - at % size)
+    }
+
+    fn read(&self, at: usize, into: &mut [u8]) -> std::io::Result<()> {
+        let mut file = self.source.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = 0;
+        while done < into.len() {
+            let (place, follow) = self.place(at + done);
+            let end = done + follow.min(into.len() - done);
+            file.seek(SeekFrom::Start(place))?;
+            file.read_exact(&mut into[done..end])?;
+            done = end;
+        }
+        Ok(())
+    }
 }
 
 struct Source {
@@ -37,7 +72,9 @@ struct Source {
 impl PartialEq for Part {
     /// Whether it is the same part of the same file.
     fn eq(&self, other: &Part) -> bool {
-        (&self.source.path, self.start, self.len) == (&other.source.path, other.start, other.len)
+        let all =
+            |part: &Part| (part.source.path.clone(), part.base, part.start, part.len, part.picked.clone());
+        all(self) == all(other)
     }
 }
 
@@ -56,7 +93,7 @@ impl Pixels {
             return Err(refuse(path, format!("{found} bytes found, expected {expected} for its sizes")));
         }
         let source = Arc::new(Source { path, file: Mutex::new(file) });
-        Ok(Pixels::Filed(Part { source, start, len }))
+        Ok(Pixels::Filed(Part { source, base: start, picked: None, start: 0, len }))
     }
 
     /// How many there are.
@@ -92,11 +129,7 @@ impl Pixels {
             Pixels::Filed(part) => {
                 assert!(range.end <= part.len, "bytes {range:?} of {}", part.len);
                 let mut bytes = vec![0; range.len()];
-                let path = Path::new(&part.source.path);
-                let mut file = part.source.file.lock().unwrap_or_else(PoisonError::into_inner);
-                file.seek(SeekFrom::Start(part.start + range.start as u64))
-                    .and_then(|_| file.read_exact(&mut bytes))
-                    .map_err(Error::io(path))?;
+                part.read(range.start, &mut bytes).map_err(Error::io(Path::new(&part.source.path)))?;
                 Ok(Cow::Owned(bytes))
             }
         }
@@ -120,11 +153,29 @@ impl Pixels {
     pub fn part(&self, range: Range<usize>) -> Pixels {
         match self {
             Pixels::Held(bytes) => Pixels::Held(bytes[range].to_vec()),
-            Pixels::Filed(part) => Pixels::Filed(Part {
-                start: part.start + range.start as u64,
-                len: range.len(),
-                ..part.clone()
-            }),
+            Pixels::Filed(part) => {
+                Pixels::Filed(Part { start: part.start + range.start, len: range.len(), ..part.clone() })
+            }
+        }
+    }
+
+    /// The images of these numbers, of `size` bytes each; those in memory are copied.
+    pub fn pick(&self, size: usize, images: &[usize]) -> Pixels {
+        match self {
+            Pixels::Held(bytes) => {
+                let mut picked = Vec::with_capacity(images.len() * size);
+                images.iter().for_each(|&i| picked.extend_from_slice(&bytes[i * size..][..size]));
+                Pixels::Held(picked)
+            }
+            Pixels::Filed(part) => {
+                let number = |&i: &usize| match &part.picked {
+                    Some(picked) => picked.images[part.start / size + i],
+                    None => (part.start / size + i) as u32,
+                };
+                let picked = Picked { size, images: Arc::new(images.iter().map(number).collect()) };
+                let len = images.len() * size;
+                Pixels::Filed(Part { picked: Some(picked), start: 0, len, ..part.clone() })
+            }
         }
     }
 
@@ -133,22 +184,6 @@ impl Pixels {
         match self {
             Pixels::Held(bytes) => bytes.truncate(len),
             Pixels::Filed(part) => part.len = part.len.min(len),
-        }
-    }
-
-    /// Takes those from `at` on off.
-    ///
-    /// # Panics
-    ///
-    /// When there are fewer.
-    pub fn split_off(&mut self, at: usize) -> Pixels {
-        match self {
-            Pixels::Held(bytes) => Pixels::Held(bytes.split_off(at)),
-            Pixels::Filed(_) => {
-                let rest = self.part(at..self.len());
-                self.truncate(at);
-                rest
-            }
         }
     }
 }
@@ -205,12 +240,16 @@ mod tests {
         same(&filed, &held);
         same(&filed.part(5..70), &held.part(5..70));
         assert_eq!(filed.get(3..6).unwrap(), held.get(3..6).unwrap());
-        same(&filed.split_off(60), &held.split_off(60));
-        same(&filed, &held);
         filed.truncate(20);
         held.truncate(20);
         same(&filed, &held);
         assert!(filed.is_filed() && filed == filed.clone() && filed != held);
+        // Images of four bytes each, and some of these.
+        let (some, of_held) = (filed.pick(4, &[4, 0, 3]), held.pick(4, &[4, 0, 3]));
+        same(&some, &of_held);
+        same(&some.pick(4, &[2, 1]), &of_held.pick(4, &[2, 1]));
+        same(&some.part(4..12).pick(4, &[1]), &of_held.part(4..12).pick(4, &[1]));
+        assert!(some != filed && some == filed.pick(4, &[4, 0, 3]));
 
         let refused = Pixels::open(&path, 10, 91).unwrap_err().to_string();
         assert!(refused.contains("100 bytes found, expected 101"), "{refused}");

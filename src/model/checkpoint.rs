@@ -239,6 +239,11 @@ pub fn fingerprint(parts: &[&Dataset]) -> Result<String> {
         }
         hash = ended(hash, data.images.len());
         hash = ended(hashed(hash, &data.labels), data.labels.len());
+        // What is called by its number has no name that could be another.
+        if data.class_names.iter().enumerate().any(|(class, name)| *name != class.to_string()) {
+            let names = data.class_names.join("\n");
+            hash = ended(hashed(hash, names.as_bytes()), names.len());
+        }
     }
     Ok(format!("{hash:016x}"))
 }

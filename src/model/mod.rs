@@ -41,6 +41,19 @@ impl About {
         }
     }
 
+    /// What a file's metadata says; the encoding is what the network's channels suggest where it does not.
+    pub fn read(network: &Network, metadata: &BTreeMap<String, String>) -> About {
+        let read = |key: &str| metadata.get(key).map(String::as_str);
+        let suggested = if network.input.channels == 1 { Encoding::Ink } else { Encoding::Picture };
+        About {
+            class_names: read("class_names")
+                .and_then(|text| serde_json::from_str(text).ok())
+                .unwrap_or_default(),
+            encoding: read("encoding").and_then(|text| serde_json::from_str(text).ok()).unwrap_or(suggested),
+            trained_on: read("trained_on").map(String::from),
+        }
+    }
+
     /// A file's metadata.
     pub fn metadata(&self, network: &Network) -> BTreeMap<String, String> {
         // Lists and plain enums become JSON without fail.
@@ -123,15 +136,7 @@ impl Model {
             network.parameters()?.into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
         safetensors::check(name, &tensors, &expected)?;
         let parameters = expected.iter().filter_map(|(name, _)| Some(tensors.remove(name)?.data)).collect();
-        let read = |key: &str| metadata.get(key).map(String::as_str);
-        let suggested = if network.input.channels == 1 { Encoding::Ink } else { Encoding::Picture };
-        let about = About {
-            class_names: read("class_names")
-                .and_then(|text| serde_json::from_str(text).ok())
-                .unwrap_or_default(),
-            encoding: read("encoding").and_then(|text| serde_json::from_str(text).ok()).unwrap_or(suggested),
-            trained_on: read("trained_on").map(String::from),
-        };
+        let about = About::read(&network, &metadata);
         Ok(Model { network, parameters, about })
     }
 

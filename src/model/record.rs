@@ -116,6 +116,24 @@ impl Record {
     }
 }
 
+/// Numbers that were of 32 bits, in the few digits that tell them apart: `0.002` instead of `0.0020000000949949026`.
+pub fn shorten(value: &mut serde_json::Value) {
+    use serde_json::Value;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let wide = number.as_f64().unwrap_or_default();
+            if f64::from(wide as f32) == wide
+                && let Ok(short) = (wide as f32).to_string().parse::<f64>()
+            {
+                *value = short.into();
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(shorten),
+        Value::Object(all) => all.values_mut().for_each(shorten),
+        _ => {}
+    }
+}
+
 /// A network by its preset's name, or out of a TOML file, of which a browser has none.
 ///
 /// # Errors
@@ -138,7 +156,8 @@ pub fn load_network(spec: &str) -> Result<Network> {
     }
     let known: Vec<_> = Network::presets().collect();
     Err(Error::Settings(format!(
-        "there is no network called {spec}, and no such file; the presets are {}",
+        "there is no network called {spec}, and no such file{}; the presets are {}",
+        crate::error::meant(spec, &known),
         known.join(", ")
     )))
 }
@@ -181,12 +200,22 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_short() {
+        let mut value =
+            json!({ "rate": 0.002f32, "all": [0.1f32, 0.25, 7, -3e38f32], "wide": 0.1, "name": "0.1" });
+        shorten(&mut value);
+        assert_eq!(value, json!({ "rate": 0.002, "all": [0.1, 0.25, 7, -3e38], "wide": 0.1, "name": "0.1" }));
+    }
+
+    #[test]
     fn what_is_wrong_has_a_place() {
         let error = Record::parse("it", "data = \"mnist\"\nspeed = 9\n").unwrap_err().to_string();
         assert!(error.starts_with("it:2:1: unknown field `speed`"), "{error}");
         let error = load_network("lenet6").unwrap_err().to_string();
         assert!(
-            error.starts_with("there is no network called lenet6, and no such file; the presets are lenet5")
+            error.starts_with(
+                "there is no network called lenet6, and no such file; did you mean lenet5?; the presets are lenet5"
+            )
         );
         assert!(Record { net: None, ..Record::default() }.network().is_err());
     }

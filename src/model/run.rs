@@ -20,6 +20,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::checkpoint::{self, Best, Notes};
@@ -38,6 +39,20 @@ pub const CHECKPOINT: &str = "checkpoint.safetensors";
 pub const SETTINGS: &str = record::FILE;
 /// One JSON line an epoch, and one for every 50 steps. Who writes the run has it locked.
 pub const HISTORY: &str = "history.jsonl";
+
+/// Which pictures were kept apart, where any were drawn.
+pub const HELD_OUT: &str = "held_out.json";
+
+/// Pictures that a run did not train on because they were drawn, not because they are another part of the data.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct HeldOut {
+    /// The numbers of those of the training part that its epochs were evaluated on, from 0 in the data's order.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validation: Option<Vec<usize>>,
+    /// The files or rows of the test part, where the data has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test: Option<Vec<String>>,
+}
 
 /// The file that a path means: itself, or the first of `names` in a run's folder.
 ///
@@ -112,6 +127,8 @@ impl Folder {
     /// [`Error::Io`] when another process is writing to it.
     pub fn open(path: &Path) -> Result<Folder> {
         let history = files::lock(&path.join(HISTORY))?;
+        // What a process that was killed left half written.
+        files::sweep(path);
         Ok(Folder { path: path.to_path_buf(), history })
     }
 
@@ -154,6 +171,8 @@ impl Folder {
     /// # Errors
     /// [`Error::Io`].
     pub fn note(&mut self, line: &Value) -> Result<()> {
+        let mut line = line.clone();
+        record::shorten(&mut line);
         let text = format!("{line}\n");
         let end = self.history.seek(SeekFrom::End(0));
         let file = self.path.join(HISTORY);
@@ -166,6 +185,18 @@ impl Folder {
     /// As [`Record::text`] and [`files::write_atomically`].
     pub fn settings(&self, record: &Record) -> Result<()> {
         self.write(SETTINGS, record.text()?.as_bytes())
+    }
+
+    /// Writes `held_out.json`, if anything was.
+    ///
+    /// # Errors
+    /// As [`files::write_atomically`].
+    pub fn held_out(&self, what: &HeldOut) -> Result<()> {
+        if *what == HeldOut::default() {
+            return Ok(());
+        }
+        let text = serde_json::to_vec_pretty(what).map_err(|error| Error::Settings(error.to_string()))?;
+        self.write(HELD_OUT, &text)
     }
 
     /// Writes the weights after `step` steps, flat as the plan has them.

@@ -248,6 +248,19 @@ impl Network {
         Shape { channels, height: height + 2 * pad, width: width + 2 * pad }
     }
 
+    /// The batch normalisations whose maps are one position: over a batch of one they have one value per channel.
+    ///
+    /// # Errors
+    /// As [`Network::place`].
+    pub fn normalised_alone(&self) -> Result<Vec<String>> {
+        let placed = self.place()?;
+        let alone = |layer: &&Placed| {
+            matches!(layer.layer, Layer::BatchNorm(_)) && layer.input.height * layer.input.width == 1
+        };
+        let all = placed.iter().flat_map(Placed::all).map(|(_, layer)| layer);
+        Ok(all.filter(alone).map(|layer| layer.name.clone()).collect())
+    }
+
     /// Works out every layer's name, shapes and parameters.
     ///
     /// # Errors

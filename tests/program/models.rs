@@ -6,7 +6,7 @@ use lenet::model::safetensors;
 use serde_json::Value;
 
 use crate::common::project;
-use crate::place::{Place, lines, text};
+use crate::place::{Place, idx, lines, object, text};
 
 /// A network file of one convolution for pictures of the given shape.
 fn network(place: &Place, shape: [usize; 3], kernel: [usize; 2], classes: usize) {
@@ -284,4 +284,54 @@ fn a_state_dict_that_counts_batches_is_taken() {
     let output = place.run(line);
     let told = text(&output.stderr);
     assert!(output.status.success() && !told.contains("init:"), "{told}");
+}
+
+#[test]
+fn classes_are_those_of_their_names() {
+    let place = Place::new();
+    let named = |dir: &str, label: fn(u8) -> u8, names: &str| {
+        place.data(dir, label);
+        fs::write(place.path(dir).join("classes.txt"), names).unwrap();
+    };
+    named("abc", |digit| digit % 3, "a\nb\nc\n");
+    named("cab", |digit| (digit + 1) % 3, "c\na\nb\n");
+    named("bcd", |digit| digit % 3, "b\nc\nd\n");
+    let line = "--device cpu --epochs 4 --batch 20 --schedule constant";
+    place.ok(&format!("train --data abc {line} --out run"));
+    let judged = |data: &str| object(&place.ok(&format!("eval run --data {data} --device cpu --json")));
+    let (own, turned) = (judged("abc"), judged("cab"));
+    assert!(own["accuracy"].as_f64().unwrap() > 0.6, "{own}");
+    for key in ["accuracy", "classes", "confusion"] {
+        assert_eq!(own[key], turned[key], "{key}");
+    }
+    place.fails("eval run --data bcd --device cpu", 3, &["the class d found", "a, b, c", "b, c, d"]);
+    // Two of the three, under their names.
+    let test = lenet::data::mnist().unwrap().test.take(100);
+    let digits: Vec<usize> = (0..100).filter(|&i| test.labels[i] % 3 != 1).collect();
+    let some = test.pick(&digits);
+    fs::create_dir(place.path("ac")).unwrap();
+    for part in ["train", "t10k"] {
+        let file = |what: &str| place.path("ac").join(format!("{part}-{what}-ubyte"));
+        fs::write(file("images-idx3"), idx(&[28, 28], &some.images.all().unwrap())).unwrap();
+        let labels: Vec<u8> = some.labels.iter().map(|digit| u8::from(digit % 3 == 2)).collect();
+        fs::write(file("labels-idx1"), idx(&[], &labels)).unwrap();
+    }
+    fs::write(place.path("ac/classes.txt"), "a\nc\n").unwrap();
+    let two = judged("ac");
+    for (i, of_own) in [0, 2].into_iter().enumerate() {
+        assert_eq!(two["confusion"][i], own["confusion"][of_own]);
+        assert_eq!(two["classes"][i]["recall"], own["classes"][of_own]["recall"]);
+    }
+    // The rows of the last layer go where their names are.
+    let output = place.run(&format!("train --data cab --init run {line} --lr 1e-12 --steps 1 --out turned"));
+    let told = text(&output.stderr);
+    assert!(told.contains("init: the classes c, a, b by their names"), "{told}");
+    let again = object(&place.ok("eval turned --data abc --device cpu --json"));
+    assert_eq!(again["confusion"][0][0], own["confusion"][0][0]);
+    assert_eq!(again["accuracy"], own["accuracy"]);
+    let output = place.run(&format!("train --data bcd --init run {line} --steps 1 --out other"));
+    assert!(text(&output.stderr).contains("init: the classes b, c by their names; afresh d"), "{output:?}");
+    // A run does not go on under other names.
+    fs::write(place.path("abc/classes.txt"), "a\nb\nz\n").unwrap();
+    place.fails("train --resume run --epochs 5", 3, &["not the data that the run began with"]);
 }

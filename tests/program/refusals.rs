@@ -6,7 +6,7 @@ use lenet::model::safetensors::{self, Tensors};
 use serde_json::Value;
 
 use crate::common::project;
-use crate::place::{Place, devices, idx, object};
+use crate::place::{Place, devices, idx, lines, object, text};
 
 #[test]
 fn what_makes_no_sense_is_refused() {
@@ -168,4 +168,54 @@ fn what_does_not_fit_names_the_largest_batch() {
         assert_eq!((&last["batch"], &last["images_per_second"]), (&Value::from(256), &Value::Null));
         assert!(last["does_not_fit"].as_str().unwrap().contains("the largest that does is 128"), "{last}");
     }
+}
+
+#[test]
+fn figures_that_cannot_be_trusted_are_told_or_refused() {
+    let place = Place::new();
+    place.small_data();
+    // The test pictures are training pictures, and the labels of one class.
+    fs::create_dir(place.path("again")).unwrap();
+    for (part, from) in [("train", "train"), ("t10k", "train")] {
+        for what in ["images-idx3", "labels-idx1"] {
+            let file = |dir: &str, part: &str| place.path(dir).join(format!("{part}-{what}-ubyte"));
+            fs::copy(file("data", from), file("again", part)).unwrap();
+        }
+    }
+    let line = "train --data again --device cpu --steps 2 --log json";
+    let output = place.run(&format!("{line} --out a"));
+    let (told, events) = (text(&output.stderr), lines(&text(&output.stdout)));
+    assert!(told.contains("doubt: 200 of 200 test pictures are training pictures, too"), "{told}");
+    let kinds = |events: &[serde_json::Value]| {
+        let doubts = events.iter().filter(|event| event["event"] == "doubt");
+        doubts.map(|event| event["kind"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(&events)[0], "test_in_training");
+    place.fails(&format!("{line} --strict --out b"), 3, &["strict: 200 of 200 test pictures"]);
+    assert!(!place.path("b").exists());
+
+    // A rate at which nothing moves.
+    let line =
+        "train --data data --device cpu --optimizer sgd --lr 1e-9 --epochs 40 --schedule constant --log json";
+    let output = place.run(&format!("{line} --out c"));
+    let (told, events) = (text(&output.stderr), lines(&text(&output.stdout)));
+    assert!(output.status.success() && kinds(&events) == ["nothing_learnt"], "{told}");
+    let low =
+        "likely reasons, in order: the learning rate 0.000000001 is too low (`lenet lr-find` suggests one)";
+    assert!(told.contains("nothing was learnt: ") && told.contains(low), "{told}");
+    assert_eq!(events.last().unwrap()["event"], "done");
+    place.fails(&format!("{line} --strict --out d"), 1, &["strict: nothing was learnt"]);
+    // And one at which something does.
+    let output = place.run("train --data data --device cpu --epochs 12 --strict --out e");
+    assert!(output.status.success() && !text(&output.stderr).contains("nothing was learnt"), "{output:?}");
+
+    // One value per channel has no deviation.
+    let net = "name = \"alone\"\ninput = { channels = 1, height = 28, width = 28 }\nlayers = [\"global_average_pool\", \
+               { batch_norm = {} }, \"flatten\", { linear = { outputs = 10 } }]\n";
+    fs::write(place.path("alone.toml"), net).unwrap();
+    let line = "train --data data --net alone.toml --device cpu --steps 1 --strict";
+    place.fails(&format!("{line} --batch 1"), 3, &["with one picture in a batch bn1 normalises"]);
+    place.fails(&format!("{line} --batch 199"), 3, &["in the last batch of an epoch", "bn1"]);
+    let output = place.run("train --data data --net alone.toml --device cpu --steps 1 --batch 50");
+    assert!(output.status.success() && !text(&output.stderr).contains("bn1"), "{output:?}");
 }

@@ -84,6 +84,14 @@ impl Lab {
             Start::Weights(bytes) => (Some(Model::decode("the file", &bytes, None)?), None),
             Start::Checkpoint(bytes) => (None, Some(Checkpoint::decode(&bytes)?)),
         };
+        if let Some(model) = &model {
+            let (known, own) = (&model.about.class_names, &test.class_names);
+            let same = lenet::data::places(known, own).iter().enumerate().all(|(i, place)| *place == Some(i));
+            if !same {
+                let message = format!("the classes {} found, expected {}", known.join(", "), own.join(", "));
+                return Err(Error::Data { path: "the file".into(), message });
+            }
+        }
         if let Some(checkpoint) = &checkpoint {
             checkpoint.check(&training, &notes.data)?;
         }

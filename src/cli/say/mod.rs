@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::Path;
 
 use lenet::kernels::Launch;
+use lenet::model::record;
 
 use super::failure::{Failure, Outcome, code};
 
@@ -23,8 +24,10 @@ pub fn emit(text: &str) -> Outcome {
     }
 }
 
-/// Writes a value as one line of JSON to stdout.
+/// Writes a value as one line of JSON to stdout, its numbers as short as they are.
 pub fn emit_json(value: &serde_json::Value) -> Outcome {
+    let mut value = value.clone();
+    record::shorten(&mut value);
     emit(&format!("{value}\n"))
 }
 

@@ -18,6 +18,9 @@ pub enum Log {
     Json,
 }
 
+/// Columns of a terminal that has room for a bar.
+const NARROW: u16 = 90;
+
 /// What the run says while it runs.
 pub struct Progress {
     pub log: Log,
@@ -32,9 +35,14 @@ pub struct Progress {
 
 impl Progress {
     pub fn new(log: Log, total: u64, step: u64) -> Progress {
-        let bar = (log == Log::Human && std::io::stderr().is_terminal()).then(|| {
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let bar = (log == Log::Human && !dumb && std::io::stderr().is_terminal()).then(|| {
             let bar = ProgressBar::new(total).with_position(step);
-            if let Ok(style) = ProgressStyle::with_template("{bar:30} {percent:>3} %  {msg}") {
+            // What does not fit the terminal's width is cut off; a narrow one has no room for the bar itself.
+            let narrow = console::Term::stderr().size().1 < NARROW;
+            let template =
+                if narrow { "{percent:>3} %  {wide_msg}" } else { "{bar:30} {percent:>3} %  {wide_msg}" };
+            if let Ok(style) = ProgressStyle::with_template(template) {
                 bar.set_style(style.progress_chars("━╸─"));
             }
             bar
@@ -55,10 +63,10 @@ impl Progress {
         }
     }
 
-    /// A line an epoch, where there is no bar.
+    /// A line an epoch.
     pub fn epoch(&self, text: &str) {
-        if self.bar.is_none() && self.log == Log::Human {
-            say(text);
+        if self.log == Log::Human {
+            self.line(text);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lenet::Error;
-use lenet::data::{Dataset, Encoding};
+use lenet::data::{Dataset, Doubt, Encoding};
 use lenet::model::checkpoint::{Best, Notes};
 use lenet::model::run::Folder;
 use lenet::model::{About, Record};
@@ -14,9 +14,9 @@ use pollster::block_on;
 use serde_json::{Value, json};
 
 use crate::cli::device::Chosen;
-use crate::cli::failure::{Outcome, code};
+use crate::cli::failure::{Failure, Outcome, code};
 use crate::cli::model::evaluator;
-use crate::cli::run::{drive, judge};
+use crate::cli::run::{Run, drive, judge, nothing_learnt};
 use crate::cli::say::{Log, Progress, emit, quoted, say, table, thousands};
 
 /// Steps whose mean loss makes one line of the history.
@@ -37,6 +37,12 @@ pub struct Job {
     pub eval_images: usize,
     /// The test data, where the epochs are evaluated on something else.
     pub test: Option<Dataset>,
+    /// Labels of each class in what the run is judged by in the end.
+    pub counts: Vec<u64>,
+    /// What speaks against its figures.
+    pub doubts: Vec<Doubt>,
+    /// Whether a run that has learnt nothing is an error.
+    pub strict: bool,
     pub chosen: Chosen,
     pub folder: Folder,
     pub progress: Progress,
@@ -83,6 +89,10 @@ impl Job {
                 "run": self.folder.path(),
             })
         })?;
+        for Doubt { kind, message } in &self.doubts {
+            self.progress.event(|| json!({ "event": "doubt", "kind": kind, "message": message }))?;
+            self.progress.line(&format!("doubt: {message}"));
+        }
         let from = if step > 0 { format!(", from step {step}") } else { String::new() };
         self.progress.line(&format!(
             "training {} ({} parameters) on {} images of {}, {} steps{from}, into {}",
@@ -267,6 +277,14 @@ impl Job {
         };
         let accuracy = Some(metrics.accuracy());
         self.folder.model(trainer.session().plan(), &self.about, step, accuracy, &weights)?;
+        let loss = self.epochs.last().and_then(|line| line["train_loss"].as_f64()).unwrap_or(metrics.loss());
+        let rate = self.record.training.learning_rate;
+        let run = Run { steps: step, rate, names: &self.about.class_names };
+        let nothing = nothing_learnt(metrics.accuracy(), &self.counts, loss, &run);
+        if let Some(message) = &nothing {
+            let line = json!({ "event": "doubt", "kind": "nothing_learnt", "message": message });
+            self.progress.event(|| line)?;
+        }
         self.progress.event(|| {
             json!({
                 "event": "done",
@@ -286,7 +304,16 @@ impl Job {
         if self.progress.log == Log::Human {
             emit(&self.closing(reason, &metrics, seconds))?;
         }
-        Ok(0)
+        match nothing {
+            Some(message) if self.strict => {
+                Err(Failure { code: code::OTHER, message: format!("strict: {message}") })
+            }
+            Some(message) => {
+                self.progress.line(&message);
+                Ok(0)
+            }
+            None => Ok(0),
+        }
     }
 
     /// The targets that an evaluation reached, and the seconds from the program's start until then; none in a run

@@ -15,10 +15,10 @@ use lenet::model::run::Folder;
 use lenet::session::Metrics;
 use lenet::train::Trainer;
 
-use super::args::Training;
+use super::args::{RUN, Training};
 use super::device;
 use super::failure::{Failure, Outcome, code};
-use super::run::{Start, divide, fit, heed_interrupts};
+use super::run::{Divided, Start, divide, doubts, fit, heed_interrupts};
 use super::say::{Log, Progress, quoted, say};
 
 use first::When;
@@ -31,16 +31,16 @@ pub struct Args {
     #[command(flatten)]
     training: Training,
     /// Continue a run: its folder or its checkpoint
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["init", "settings", "preset"])]
+    #[arg(long, help_heading = RUN, value_name = "DIR", conflicts_with_all = ["init", "settings", "preset"])]
     resume: Option<PathBuf>,
     /// The folder of the run, new or empty [default: runs/YYYY-MM-DD-HHMMSS]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = RUN, value_name = "DIR")]
     out: Option<PathBuf>,
     /// How to report: a progress bar and a table, or JSON lines on stdout
-    #[arg(long, value_name = "FORM", default_value = "human")]
+    #[arg(long, help_heading = RUN, value_name = "FORM", default_value = "human")]
     log: Log,
     /// Compare a training step with the CPU's before: once for each GPU and driver, each time, or never
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    #[arg(long, help_heading = RUN, value_name = "WHEN", default_value = "auto")]
     check: When,
 }
 
@@ -80,9 +80,13 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     }
     let changes = if saved.is_none() { fit(&mut record, &split.train)? } else { None };
     let network = record.network()?;
-    let (train, evaluation, test) = divide(&record, split)?;
+    let Divided { train, evaluation, test, held_out } = divide(&record, split)?;
+    let judged = test.as_ref().unwrap_or(&evaluation);
+    let doubts = doubts(&network, record.training.batch, &train, judged, args.training.basis.strict)?;
+    let mut counts = vec![0; judged.classes];
+    judged.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
     let init = match (&record.init, &saved) {
-        (Some(path), None) => Some(Start::load(path, &network)?),
+        (Some(path), None) => Some(Start::load(path, &network, &train.class_names)?),
         _ => None,
     };
     let chosen = chosen?;
@@ -119,6 +123,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
         None => (new_folder(args.out.as_deref())?, Vec::new()),
     };
     folder.settings(&record)?;
+    folder.held_out(&held_out)?;
     let about = About { trained_on: Some(record.data.clone()), ..About::data(&train) };
     let mut job = Job {
         network,
@@ -129,6 +134,9 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
         train_images: train.len(),
         labels_per_image: train.labels_per_image() as u64,
         test,
+        counts,
+        doubts,
+        strict: args.training.basis.strict,
         chosen,
         progress: Progress::new(args.log, trainer.total_steps(), trainer.position().step),
         folder,

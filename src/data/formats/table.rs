@@ -3,6 +3,9 @@
 //! A label and then as many values as there are pixels or numbers, as in Kaggle's `mnist_train.csv` and in the
 //! UCR archive of time series (`ECG200_TRAIN.tsv`).
 
+#[cfg(not(target_arch = "wasm32"))]
+use std::collections::BTreeMap;
+
 use crate::data::classes::{Classes, known_names, label_classes};
 use crate::data::dataset::Dataset;
 use crate::data::input::{MAX_CONTENT, refuse};
@@ -220,13 +223,23 @@ pub fn load_file(path: &std::path::Path, name: &str) -> Result<Split> {
     let (file, columns) = (&table.file, table.columns);
     let [mut train, mut test] =
         [(); 2].map(|()| Table { file: file.clone(), labels: Vec::new(), values: Vec::new(), columns });
-    let rows = table.labels.into_iter().zip(table.values.chunks_exact(columns));
-    for (i, (label, values)) in rows.enumerate() {
-        let part = if held_out(i.to_string().as_bytes()) { &mut test } else { &mut train };
-        part.labels.push(label);
+    let mut classes = BTreeMap::new();
+    let numbers: Vec<usize> = table
+        .labels
+        .iter()
+        .map(|label| {
+            let next = classes.len();
+            *classes.entry(label).or_insert(next)
+        })
+        .collect();
+    let held = held_out(&numbers, |i| i.to_string().into_bytes());
+    for ((label, values), held) in table.labels.iter().zip(table.values.chunks_exact(columns)).zip(&held) {
+        let part = if *held { &mut test } else { &mut train };
+        part.labels.push(label.clone());
         part.values.extend(values);
     }
-    tables(name, &train, &test, names)
+    let rows = held.iter().enumerate().filter(|(_, held)| **held).map(|(i, _)| format!("row {i}")).collect();
+    Ok(Split { held_out: Some(rows), ..tables(name, &train, &test, names)? })
 }
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -297,7 +310,7 @@ mod tests {
     fn whole_squares_are_pictures() {
         let dir =
             folder(&[("mnist_train.csv", "1,0,255,3,4\n0,5,6,7,8\n"), ("mnist_test.csv", "0,1,2,3,4\n")]);
-        let Split { train, test } = load(&dir).unwrap();
+        let Split { train, test, .. } = load(&dir).unwrap();
         assert_eq!((train.channels, train.height, train.width, &train.encoding), (1, 2, 2, &Encoding::Ink));
         assert_eq!((train.images.to_vec(), train.labels), (vec![0, 255, 3, 4, 5, 6, 7, 8], vec![1, 0]));
         assert_eq!(
@@ -312,7 +325,7 @@ mod tests {
             ("ECG200_TRAIN.tsv", "-1\t0.5\t-1.5\n1\t2.5\t0.5\n2.0\t0\t0\n"),
             ("ECG200_TEST.tsv", "1\t-9\t0.5\n"),
         ]);
-        let Split { train, test } = load(&dir).unwrap();
+        let Split { train, test, .. } = load(&dir).unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (1, 1, 2, 3));
         assert_eq!(
             (&train.class_names[..], &train.labels[..]),

@@ -183,7 +183,7 @@ mod tests {
     fn a_text_is_one_channel_a_character() {
         let train = lines(&[("b", "Ab"), ("a", "baÄ"), ("b", "a")]);
         let test = lines(&[("a", "bäzab")]);
-        let Split { train, test } = texts("t", ["f", "g"], [&train, &test]).unwrap();
+        let Split { train, test, .. } = texts("t", ["f", "g"], [&train, &test]).unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 3, 2));
         assert_eq!(
             (train.class_names.clone(), train.labels.clone()),
@@ -244,7 +244,7 @@ mod tests {
         let message = crate::data::load(dir.path().to_str().unwrap()).unwrap_err().to_string();
         assert!(message.ends_with(": no file test.txt found, expected one"), "{message}");
         std::fs::write(dir.path().join("test.txt"), "9\tnoon\n").unwrap();
-        let Split { train, test } = crate::data::load(dir.path().to_str().unwrap()).unwrap();
+        let Split { train, test, .. } = crate::data::load(dir.path().to_str().unwrap()).unwrap();
         // Numbers are in the order of their values.
         assert_eq!(
             (&train.class_names[..], &test.labels[..]),

@@ -6,7 +6,7 @@ use rand_pcg::{
 };
 
 use crate::data::formats::text;
-use crate::data::split::{Split, held_out};
+use crate::data::split::{Split, held_out_alone};
 use crate::error::Result;
 
 /// The words of each language.
@@ -33,7 +33,7 @@ pub fn languages() -> Result<Split> {
     let mut part = |count: usize, test: bool| {
         let words = LANGUAGES.map(|(_, text)| {
             let mut words: Vec<&str> =
-                text.split_whitespace().filter(|word| held_out(word.as_bytes()) == test).collect();
+                text.split_whitespace().filter(|word| held_out_alone(word.as_bytes()) == test).collect();
             words.sort_unstable();
             words.dedup();
             words
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn languages_are_balanced_and_keep_words_for_the_test() {
-        let Split { train, test } = languages().unwrap();
+        let Split { train, test, .. } = languages().unwrap();
         assert_eq!((train.len(), test.len(), train.classes), (6000, 1000, 6));
         assert_eq!(train.class_names, ["Dutch", "English", "French", "German", "Italian", "Spanish"]);
         assert!((0..6).all(|class| train.labels.iter().filter(|&&label| label == class).count() == 1000));

@@ -24,7 +24,7 @@ pub fn mnist() -> Result<Split> {
         crate::data::formats::idx::dataset("mnist", [a, b], [images, labels], 10)
     };
     let (train, test) = rayon::join(|| part(0, 1), || part(2, 3));
-    Ok(Split { train: train?, test: test? })
+    Ok(Split { train: train?, test: test?, held_out: None })
 }
 
 /// MNIST, which the feature `mnist` builds in: 60000 and 10000 images `[1, 28, 28]` of ten digits.
@@ -64,7 +64,7 @@ mod tests {
 
     #[test]
     fn the_embedded_mnist_is_whole() {
-        let Split { train, test } = crate::data::load("mnist").unwrap();
+        let Split { train, test, .. } = crate::data::load("mnist").unwrap();
         assert_eq!((train.len(), test.len()), (60_000, 10_000));
         assert_eq!((train.channels, train.height, train.width, train.classes), (1, 28, 28, 10));
         assert_eq!(train.labels[..5], [5, 0, 4, 1, 9]);

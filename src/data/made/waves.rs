@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn waves_are_balanced_and_always_the_same() {
-        let Split { train, test } = waves().unwrap();
+        let Split { train, test, .. } = waves().unwrap();
         assert_eq!((train.len(), test.len()), (6000, 1000));
         assert_eq!((train.channels, train.height, train.width, train.classes), (1, 1, 128, 6));
         assert_eq!(train.class_names, WAVES);

@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn emnist_is_turned_and_its_letters_are_named() {
         let dir = emnist(&letters());
-        let Split { train, test } = load(&dir, "").unwrap();
+        let Split { train, test, .. } = load(&dir, "").unwrap();
         assert_eq!((train.height, train.width, train.classes), (3, 2, 26));
         assert_eq!(train.picture(0), [1, 4, 2, 5, 3, 6]);
         assert_eq!((&train.labels[..], &test.labels[..]), (&[25, 0][..], &[1][..]));
@@ -276,13 +276,14 @@ mod tests {
                 );
             }
             // Parts of it are, too.
-            let (first, last) = filed.train.clone().split(0.4);
-            let (as_first, as_last) = held.train.clone().split(0.4);
+            let [(first, last, drawn), (as_first, as_last, as_drawn)] =
+                [&filed, &held].map(|one| one.train.hold_out(0.4, 1));
             assert_eq!(
-                (first.images.to_vec(), last.images.to_vec()),
-                (as_first.images.to_vec(), as_last.images.to_vec())
+                (first.images.to_vec(), last.images.to_vec(), drawn),
+                (as_first.images.to_vec(), as_last.images.to_vec(), as_drawn)
             );
-            assert_eq!(filed.train.per_class(1).unwrap().images, held.train.per_class(1).unwrap().images);
+            assert!(last.images.is_filed());
+            assert_eq!(filed.train.per_class(1).images.to_vec(), held.train.per_class(1).images.to_vec());
         }
         let refused = |name, magic, sizes: &[u32]| set(name, magic, sizes).0.unwrap_err();
         assert!(refused("idx4-ubyte", 0x804, &[5, 2, 2, 3]).contains("expected N, C, H, W"));
@@ -308,7 +309,7 @@ mod tests {
             load(&dir, "").unwrap_err(),
             "DIR: several sets of IDX files found: emnist-letters, qmnist; name one, as in DIR/qmnist"
         );
-        let Split { train, test } = load(&dir, "/qmnist").unwrap();
+        let Split { train, test, .. } = load(&dir, "/qmnist").unwrap();
         assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 2, 2));
         assert_eq!(
             (train.images.to_vec(), test.images.to_vec()),

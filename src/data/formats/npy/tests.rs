@@ -175,7 +175,7 @@ fn good() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn an_archive_is_read_stored_and_deflated() {
     for deflate in [false, true] {
-        let Split { train, test } = dataset("d", "f", &zip(&good(), deflate)).unwrap();
+        let Split { train, test, .. } = dataset("d", "f", &zip(&good(), deflate)).unwrap();
         assert_eq!((train.images.to_vec(), train.labels), (vec![1, 2, 3, 4, 5, 6], vec![0, 2, 1]));
         assert_eq!((test.images.to_vec(), test.labels, test.classes), (vec![7, 8], vec![2], 3));
         assert_eq!((train.channels, train.height, train.width, train.encoding), (1, 1, 2, Encoding::Ink));

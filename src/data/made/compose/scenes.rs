@@ -68,8 +68,8 @@ pub fn scenes(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
 /// # Errors
 /// Those of [`mnist`].
 pub fn mnist_scenes() -> Result<Split> {
-    let Split { train, test } = mnist()?;
-    Ok(Split { train: scenes(&train, 8_000, 0)?, test: scenes(&test, 1_000, 0)? })
+    let Split { train, test, .. } = mnist()?;
+    Ok(Split { train: scenes(&train, 8_000, 0)?, test: scenes(&test, 1_000, 0)?, held_out: None })
 }
 
 #[cfg(test)]
@@ -79,7 +79,7 @@ mod tests {
     #[cfg(feature = "mnist")]
     #[test]
     fn scenes_mark_their_ink() {
-        let Split { train, test } = crate::data::load("mnist-scenes").unwrap();
+        let Split { train, test, .. } = crate::data::load("mnist-scenes").unwrap();
         assert_eq!((train.len(), test.len(), test.classes), (8_000, 1_000, 11));
         assert_eq!((test.height, test.width, test.label_size), (64, 64, [64, 64]));
         assert_eq!([&test.class_names[0], &test.class_names[10]], ["ground", "9"]);

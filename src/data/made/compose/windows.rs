@@ -91,8 +91,8 @@ pub fn windows(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
 /// # Errors
 /// Those of [`mnist`].
 pub fn mnist_windows() -> Result<Split> {
-    let Split { train, test } = mnist()?;
-    Ok(Split { train: windows(&train, 120_000, 0)?, test: windows(&test, 10_000, 0)? })
+    let Split { train, test, .. } = mnist()?;
+    Ok(Split { train: windows(&train, 120_000, 0)?, test: windows(&test, 10_000, 0)?, held_out: None })
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     #[cfg(feature = "mnist")]
     #[test]
     fn windows_show_their_digit_in_the_middle_or_none() {
-        let Split { train, test } = crate::data::load("mnist-windows").unwrap();
+        let Split { train, test, .. } = crate::data::load("mnist-windows").unwrap();
         assert_eq!((train.len(), test.len(), train.classes), (120_000, 10_000, 11));
         assert_eq!((train.height, train.width, &train.class_names[10][..]), (32, 32, "none"));
         let digits = mnist().unwrap().test;
