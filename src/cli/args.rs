@@ -12,6 +12,7 @@ use lenet::model::record::load_network;
 use lenet::train::Schedule;
 
 use super::failure::{Failure, Outcome};
+use super::model::Order;
 use super::presets::Preset;
 
 /// The headings of a command's help.
@@ -66,6 +67,15 @@ pub struct Basis {
     /// Start from these weights, as far as their names and shapes fit: a run's folder or a .safetensors file
     #[arg(long, help_heading = DATA, value_name = "FILE")]
     init: Option<PathBuf>,
+    /// In which order the axes of those weights are: as PyTorch has them, or Keras and TensorFlow
+    #[arg(long, help_heading = DATA, value_name = "ORDER", default_value = "pytorch")]
+    pub layout: Order,
+    /// Take this off the pixels (0 to 1) before the first layer, as Normalize(0.1307, 0.3081) does [default: 0]
+    #[arg(long, help_heading = DATA, value_name = "X")]
+    mean: Option<f32>,
+    /// Divide them by this then [default: 1]
+    #[arg(long, help_heading = DATA, value_name = "X")]
+    deviation: Option<f32>,
     /// Do not train the parameters of these names, where * stands for anything: conv*, *.bias
     #[arg(long, help_heading = DATA, value_name = "PATTERN", value_delimiter = ',')]
     freeze: Vec<String>,
@@ -142,6 +152,13 @@ impl Basis {
     pub fn apply(&self, record: &mut Record) -> Outcome {
         if let Some(spec) = &self.net {
             record.set_network(load_network(spec)?);
+        }
+        if self.mean.is_some() || self.deviation.is_some() {
+            let mut network = record.network()?;
+            network.input.mean = self.mean.unwrap_or(network.input.mean);
+            network.input.deviation = self.deviation.unwrap_or(network.input.deviation);
+            network.place()?;
+            record.set_network(network);
         }
         if let Some(spec) = &self.data {
             record.data.clone_from(spec);

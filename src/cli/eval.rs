@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 
 use lenet::data;
-use lenet::model::record::load_network;
 use lenet::read;
 use pollster::block_on;
 use serde_json::json;
 
 use super::device;
 use super::failure::{Failure, Outcome};
-use super::model::{evaluator, largest, load_model};
+use super::model::{Given, evaluator, largest};
 use super::run::judge;
 use super::say::{emit, emit_json, say, table, thousands};
 
@@ -19,9 +18,8 @@ use super::say::{emit, emit_json, say, table, thousands};
 pub struct Args {
     /// What `lenet train` wrote: a run's folder or a .safetensors file
     model: PathBuf,
-    /// The network, where the file does not say: a preset or a TOML file
-    #[arg(long, value_name = "NAME|FILE")]
-    net: Option<String>,
+    #[command(flatten)]
+    given: Given,
     /// The data, as `lenet train` takes it [default: what the model was trained on, else mnist]
     #[arg(long, value_name = "NAME|DIR|FILE")]
     data: Option<String>,
@@ -41,8 +39,7 @@ const AT_ONCE: usize = 4096;
 
 /// Runs `lenet eval`.
 pub fn run(args: &Args) -> Outcome {
-    let network = args.net.as_deref().map(load_network).transpose()?;
-    let mut model = load_model(&args.model, network)?;
+    let mut model = args.given.load(&args.model)?;
     let spec =
         args.data.as_ref().or(model.about.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
     let mut test = data::load(&spec).map_err(Failure::reading)?.test;

@@ -21,22 +21,28 @@ pub struct Failure {
     pub code: u8,
     /// What went wrong.
     pub message: String,
+    /// What is to be shown before: the rows of a table of all that differs.
+    pub rows: Vec<Vec<String>>,
 }
 
 /// What a command gives; the code is 0 unless it was interrupted.
 pub type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
+    pub fn new(code: u8, message: impl Into<String>) -> Failure {
+        Failure { code, message: message.into(), rows: Vec::new() }
+    }
+
     pub fn usage(message: impl Into<String>) -> Failure {
-        Failure { code: code::USAGE, message: message.into() }
+        Failure::new(code::USAGE, message)
     }
 
     pub fn data(message: impl Into<String>) -> Failure {
-        Failure { code: code::DATA, message: message.into() }
+        Failure::new(code::DATA, message)
     }
 
     pub fn device(message: impl Into<String>) -> Failure {
-        Failure { code: code::DEVICE, message: message.into() }
+        Failure::new(code::DEVICE, message)
     }
 
     /// An error of reading a data, picture or weights file.
@@ -45,8 +51,19 @@ impl Failure {
     }
 
     pub fn io(path: &std::path::Path, error: &std::io::Error) -> Failure {
-        Failure { code: code::OTHER, message: format!("{}: {error}", path.display()) }
+        Failure::new(code::OTHER, format!("{}: {error}", path.display()))
     }
+}
+
+/// Differences of weights, one a row.
+fn differences(problems: &[String]) -> Vec<Vec<String>> {
+    let mut rows = vec![["tensor", "found", "expected"].map(String::from).to_vec()];
+    for problem in problems {
+        let (tensor, what) = problem.split_once(": ").unwrap_or((problem, ""));
+        let (found, expected) = what.split_once(", expected ").unwrap_or((what, ""));
+        rows.push([tensor, found, expected].map(String::from).to_vec());
+    }
+    rows
 }
 
 impl From<Error> for Failure {
@@ -58,7 +75,14 @@ impl From<Error> for Failure {
             Error::NotFinite { .. } => code::NOT_FINITE,
             _ => code::OTHER,
         };
-        Failure { code, message: error.to_string() }
+        match error {
+            Error::Weights { path, problems } if problems.len() > 1 => {
+                let more = problems.len() - 1;
+                let message = format!("{path}: {}; and {more} more, see above", problems[0]);
+                Failure { rows: differences(&problems), ..Failure::new(code, message) }
+            }
+            other => Failure::new(code, other.to_string()),
+        }
     }
 }
 
@@ -70,7 +94,7 @@ impl From<clap::Error> for Failure {
             ErrorKind::DisplayHelp
             | ErrorKind::DisplayVersion
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
-                Failure { code: 0, message: error.render().to_string() }
+                Failure::new(0, error.render().to_string())
             }
             _ => {
                 let text = error.render().to_string();

@@ -166,7 +166,7 @@ pub fn run(args: &Args) -> Outcome {
     let start = record
         .init
         .as_deref()
-        .map(|path| Start::load(path, &network, &split.train.class_names))
+        .map(|path| Start::load(path, &network, &split.train.class_names, args.basis.layout.into()))
         .transpose()?;
     let (batch, strict) = (record.training.batch, args.basis.strict);
     for doubt in doubts(&network, batch, &split.train, &split.test, strict)? {

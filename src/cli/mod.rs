@@ -9,9 +9,10 @@ mod say;
 mod device;
 mod presets;
 
+mod model;
+
 mod args;
 mod measure;
-mod model;
 mod run;
 
 mod bench;
@@ -31,7 +32,7 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 
 use failure::Failure;
-use say::{emit, say};
+use say::{emit, say, table};
 
 const AFTER_HELP: &str = "\
 Exit codes:
@@ -106,11 +107,14 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(code) => ExitCode::from(code),
         // Help and version arrive here too.
-        Err(Failure { code: 0, message }) => match emit(&format!("{}\n", message.trim_end())) {
+        Err(Failure { code: 0, message, .. }) => match emit(&format!("{}\n", message.trim_end())) {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => ExitCode::from(failure.code),
         },
         Err(failure) => {
+            if !failure.rows.is_empty() {
+                say(&table(&failure.rows));
+            }
             say(&format!("lenet: {failure}"));
             ExitCode::from(failure.code)
         }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use lenet::data::Dataset;
-use lenet::model::{Model, run};
+use lenet::model::record::load_network;
+use lenet::model::{Layout, Model, run};
 use lenet::network::Network;
 use lenet::plan::{Options, STREAMED};
 use lenet::session::Session;
@@ -11,15 +12,63 @@ use lenet::{Error, files};
 
 use super::device::Chosen;
 use super::failure::{Failure, Outcome};
+use super::say::say;
 
-/// Reads a run's folder or a `.safetensors` file. Without `network`, the file has to name its own.
-pub fn load_model(path: &Path, network: Option<Network>) -> Outcome<Model> {
-    let file = run::file(path, &[run::MODEL, run::CHECKPOINT]).map_err(Failure::reading)?;
-    let bytes = files::read(&file).map_err(Failure::reading)?;
-    Model::decode(&file.display().to_string(), &bytes, network).map_err(|error| match error {
-        Error::Settings(what) => Failure::usage(format!("{what}: name it with --net")),
-        other => Failure::reading(other),
-    })
+/// What a weights file may not say of itself.
+#[derive(clap::Args)]
+pub struct Given {
+    /// The network, where the file does not say: a preset or a TOML file
+    #[arg(long, value_name = "NAME|FILE")]
+    net: Option<String>,
+    /// In which order the axes of the weights are: as PyTorch has them, or Keras and TensorFlow
+    #[arg(long, value_name = "ORDER", default_value = "pytorch")]
+    layout: Order,
+    /// The mean that was taken off the pixels (0 to 1) when the weights were trained, as in Normalize(0.1307, 0.3081)
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    mean: Option<f32>,
+    /// What they were divided by then
+    #[arg(long, value_name = "X")]
+    deviation: Option<f32>,
+}
+
+/// [`Layout`] by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Order {
+    Pytorch,
+    Keras,
+}
+
+impl From<Order> for Layout {
+    fn from(order: Order) -> Layout {
+        match order {
+            Order::Pytorch => Layout::Pytorch,
+            Order::Keras => Layout::Keras,
+        }
+    }
+}
+
+impl Given {
+    /// Reads a run's folder or a `.safetensors` file, and says what had to be done to it. Where no network is given,
+    /// the file has to name its own.
+    pub fn load(&self, path: &Path) -> Outcome<Model> {
+        let network = self.net.as_deref().map(load_network).transpose()?;
+        let file = run::file(path, &[run::MODEL, run::CHECKPOINT]).map_err(Failure::reading)?;
+        let bytes = files::read(&file).map_err(Failure::reading)?;
+        let name = file.display().to_string();
+        let mut model =
+            Model::decode_as(&name, &bytes, network, self.layout.into()).map_err(|error| match error {
+                Error::Settings(what) => Failure::usage(format!("{what}: name it with --net")),
+                other => Failure::reading(other),
+            })?;
+        if !model.told.is_empty() {
+            say(&format!("{name}: {}", model.told.join("; ")));
+        }
+        let input = &mut model.network.input;
+        input.mean = self.mean.unwrap_or(input.mean);
+        input.deviation = self.deviation.unwrap_or(input.deviation);
+        model.network.place()?;
+        Ok(model)
+    }
 }
 
 /// A network with its weights and the data to judge it by.

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use lenet::data::{Encoding, picture, series, text};
 use lenet::files;
 use lenet::model::Model;
-use lenet::model::record::load_network;
 use lenet::network::{Input, Shape};
 use lenet::plan::Options;
 use pollster::block_on;
@@ -14,7 +13,7 @@ use serde_json::json;
 
 use super::device;
 use super::failure::{Failure, Outcome};
-use super::model::{largest, load_model};
+use super::model::{Given, largest};
 use super::say::{emit, emit_json, say};
 
 /// No picture that is read from stdin is larger, in bytes.
@@ -31,9 +30,8 @@ pub struct Args {
     /// Pictures: PNG, JPEG or PNM files; for a network of signals or texts, files with one a line; - reads stdin
     #[arg(required = true, value_name = "IMAGE|FILE")]
     images: Vec<PathBuf>,
-    /// The network, where the file does not say: a preset or a TOML file
-    #[arg(long, value_name = "NAME|FILE")]
-    net: Option<String>,
+    #[command(flatten)]
+    given: Given,
     /// Show this many classes, the most likely first
     #[arg(long, value_name = "K", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     top: u16,
@@ -47,8 +45,7 @@ pub struct Args {
 
 /// Runs `lenet predict`.
 pub fn run(args: &Args) -> Outcome {
-    let network = args.net.as_deref().map(load_network).transpose()?;
-    let model = load_model(&args.model, network)?;
+    let model = args.given.load(&args.model)?;
     let input = model.network.input;
     let mut items = Vec::new();
     for path in &args.images {

@@ -7,7 +7,6 @@ use lenet::data::picture::{self, Grey};
 use lenet::data::{self, compose};
 use lenet::files;
 use lenet::model::Model;
-use lenet::model::record::load_network;
 use lenet::network::{Network, Windows};
 use lenet::plan::Options;
 use lenet::read::{self, Glyph, Grid, Scores};
@@ -17,7 +16,7 @@ use serde_json::json;
 
 use super::device::{self, Chosen};
 use super::failure::{Failure, Outcome};
-use super::model::load_model;
+use super::model::Given;
 use super::say::{emit, emit_json, say, thousands};
 
 /// Arguments of `lenet read`.
@@ -38,9 +37,8 @@ pub struct Args {
     /// The seed of the strings
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// The network, where the file does not say: a preset or a TOML file
-    #[arg(long, value_name = "NAME|FILE")]
-    net: Option<String>,
+    #[command(flatten)]
+    given: Given,
     /// auto, cpu, gpu, or a name or number from `lenet info`
     #[arg(long, default_value = device::AUTO)]
     device: String,
@@ -51,8 +49,7 @@ pub struct Args {
 
 /// Runs `lenet read`.
 pub fn run(args: &Args) -> Outcome {
-    let network = args.net.as_deref().map(load_network).transpose()?;
-    let mut reader = Reader::new(load_model(&args.model, network)?, device::choose(&args.device)?)?;
+    let mut reader = Reader::new(args.given.load(&args.model)?, device::choose(&args.device)?)?;
     say(&reader.chosen.line);
     if let Some(count) = args.measure {
         return measure(args, &mut reader, count as usize);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lenet::data::{self, Dataset, Doubt, Split};
 use lenet::model::run::HeldOut;
-use lenet::model::{self, About, Record, run, safetensors};
+use lenet::model::{self, About, Layout, Record, run, safetensors};
 use lenet::session::{Metrics, Session};
 use lenet::train::{Advance, Event, Trainer};
 use lenet::{Error, Network, files};
@@ -33,15 +33,18 @@ pub fn heed_interrupts() -> Outcome {
             std::process::exit(i32::from(code::INTERRUPTED));
         }
     })
-    .map_err(|error| Failure { code: code::OTHER, message: format!("Ctrl-C cannot be heeded: {error}") })
+    .map_err(|error| Failure::new(code::OTHER, format!("Ctrl-C cannot be heeded: {error}")))
 }
 
 /// Fits the network to data, if it is a preset: a file means what it says. Tells what was changed.
 pub fn fit(record: &mut Record, data: &Dataset) -> Outcome<Option<String>> {
-    if !record.net.as_ref().is_some_and(|net| Network::presets().any(|preset| preset == net)) {
+    let network = record.network()?;
+    let Ok(mut preset) = Network::preset(&network.name) else { return Ok(None) };
+    // Other pixels make no other network.
+    (preset.input.mean, preset.input.deviation) = (network.input.mean, network.input.deviation);
+    if preset != network {
         return Ok(None);
     }
-    let network = record.network()?;
     let shape = [data.channels, data.height, data.width];
     let (fitted, changes) = network.fitted(shape, data.classes).map_err(|error| {
         let fits = |name: &&str| {
@@ -225,11 +228,15 @@ impl Head {
 impl Start {
     /// Takes what fits by name and shape out of a run's folder or a `.safetensors` file, of the last layer the rows of
     /// the classes that have the names `classes`.
-    pub fn load(path: &Path, network: &Network, classes: &[String]) -> Outcome<Start> {
+    pub fn load(path: &Path, network: &Network, classes: &[String], layout: Layout) -> Outcome<Start> {
         let file = run::file(path, &[run::MODEL, run::CHECKPOINT]).map_err(Failure::reading)?;
         let name = file.display().to_string();
         let bytes = files::read(&file).map_err(Failure::reading)?;
-        let (mut tensors, metadata) = model::weights(&name, &bytes).map_err(Failure::reading)?;
+        let model::Weights { mut tensors, metadata, told: mut done, keras } =
+            model::weights(&name, &bytes, network, layout).map_err(Failure::reading)?;
+        if keras {
+            done.push("the axes are in Keras' order: --layout keras turns them".into());
+        }
         let parameters = network.parameters()?;
         let expected: Vec<_> =
             parameters.iter().map(|parameter| (parameter.name.clone(), parameter.shape.clone())).collect();
@@ -246,10 +253,11 @@ impl Start {
             names.map(|((name, _), _)| name.as_str()).collect::<Vec<_>>().join(", ")
         };
         if values.iter().all(Option::is_none) {
-            let (net, problems) = (&network.name, problems.join("; "));
-            return Err(Failure::data(format!("{name}: nothing in it fits {net}: {problems}")));
+            let error =
+                Error::Weights { path: format!("{name}: nothing in it fits {}", network.name), problems };
+            return Err(Failure::reading(error));
         }
-        let mut told = Vec::new();
+        let mut told: Vec<String> = done.iter().map(|line| format!("init: {line}")).collect();
         if !problems.is_empty() {
             told.push(format!("init: took {} from {name}", names(true)));
             let left: Vec<_> = problems

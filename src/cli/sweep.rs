@@ -15,7 +15,7 @@ use rand_pcg::Pcg64Mcg;
 use rand_pcg::rand_core::{Rng, SeedableRng};
 use serde_json::{Map, Value, json};
 
-use super::args::Training;
+use super::args::{Basis, Training};
 use super::device::{self, Chosen};
 use super::failure::{Failure, Outcome, code};
 use super::run::{Start, divide, doubts, drive, fit, heed_interrupts, interrupted};
@@ -152,7 +152,7 @@ fn score(
     mut record: Record,
     split: &Split,
     chosen: &Chosen,
-    strict: bool,
+    basis: &Basis,
     tell: &mut impl FnMut(&str),
 ) -> Outcome<Option<Score>> {
     let start = Instant::now();
@@ -161,7 +161,7 @@ fn score(
     let init = record
         .init
         .as_deref()
-        .map(|path| Start::load(path, &network, &split.train.class_names))
+        .map(|path| Start::load(path, &network, &split.train.class_names, basis.layout.into()))
         .transpose()?;
     init.iter().flat_map(|init| &init.told).for_each(|line| tell(line));
     let divided;
@@ -171,7 +171,7 @@ fn score(
     } else {
         (&split.train, &split.test)
     };
-    for doubt in doubts(&network, record.training.batch, train, evaluation, strict)? {
+    for doubt in doubts(&network, record.training.batch, train, evaluation, basis.strict)? {
         tell(&doubt.message);
     }
     let settings = record.training;
@@ -310,7 +310,7 @@ pub fn run(args: &Args) -> Outcome<u8> {
         for run in 0..args.seeds {
             let mut record = record.clone();
             record.training.seed += run;
-            let Some(score) = score(record, split, chosen, args.training.basis.strict, &mut tell)? else {
+            let Some(score) = score(record, split, chosen, &args.training.basis, &mut tell)? else {
                 break 'runs;
             };
             let done = rows.iter().map(|row| row.scores.len()).sum::<usize>() + 1;

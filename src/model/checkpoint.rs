@@ -302,7 +302,8 @@ mod tests {
                 assert_eq!(read.network().unwrap(), plan.network);
                 assert_eq!(read.state(&plan).unwrap(), (snapshot.clone(), best.cloned()));
                 // Who wants the weights only finds them.
-                let (weights, _) = crate::model::weights("it", &bytes).unwrap();
+                let weights =
+                    crate::model::weights("it", &bytes, &plan.network, Default::default()).unwrap().tensors;
                 assert_eq!(weights.len(), plan.tensors.len());
             }
         }

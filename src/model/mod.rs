@@ -12,11 +12,13 @@ use crate::network::Network;
 use crate::plan::Plan;
 
 pub mod checkpoint;
+mod foreign;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;
 pub mod safetensors;
 
+pub use foreign::Layout;
 pub use record::Record;
 use safetensors::{Named, Tensors};
 
@@ -93,14 +95,35 @@ pub fn encode(plan: &Plan, flat: &[f32], about: &About) -> Result<Vec<u8>> {
     safetensors::encode(&tensors(plan, "", flat)?, &about.metadata(&plan.network))
 }
 
-/// The weights in a file and its metadata; of a checkpoint the weights only. `name` is what errors call the file.
+/// The weights that a file has for a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weights {
+    /// By their names in the network, as far as it could be told which is which.
+    pub tensors: Tensors,
+    /// What else the file says.
+    pub metadata: BTreeMap<String, String>,
+    /// What had to be done to bring them there, a line for each thing.
+    pub told: Vec<String>,
+    /// Whether all of them fit but for the order of their axes, which is Keras'.
+    pub keras: bool,
+}
+
+/// The weights in a file for a network; of a checkpoint the weights only. `name` is what errors call the file, `layout`
+/// the order of its axes. Floats of 16 and 64 bits become those of 32; a wrapper's prefix is taken off all names; where
+/// no name is known, layers are taken by their order, if each fits.
 ///
 /// # Errors
-/// As [`safetensors::decode`].
-pub fn weights(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
-    let (mut tensors, metadata) = safetensors::decode(name, bytes)?;
+/// As [`safetensors::decode`] and [`Network::parameters`].
+pub fn weights(name: &str, bytes: &[u8], network: &Network, layout: Layout) -> Result<Weights> {
+    let (mut tensors, metadata, types) = safetensors::decode_types(name, bytes)?;
     checkpoint::keep_weights(&mut tensors, &metadata);
-    Ok((tensors, metadata))
+    let (tensors, mut told) = foreign::adapted(tensors, network, layout)?;
+    if !types.is_empty() {
+        let types: Vec<_> = types.into_iter().collect();
+        told.insert(0, format!("{} as F32", types.join(", ")));
+    }
+    let keras = layout == Layout::Pytorch && foreign::looks_like_keras(&tensors, network);
+    Ok(Weights { tensors, metadata, told, keras })
 }
 
 /// Weights with the network they belong to.
@@ -112,6 +135,8 @@ pub struct Model {
     pub parameters: Vec<Vec<f32>>,
     /// What it was trained on. Where the file does not say, the encoding is what its channels suggest.
     pub about: About,
+    /// What had to be done to the file's weights, see [`Weights::told`].
+    pub told: Vec<String>,
 }
 
 impl Model {
@@ -121,7 +146,15 @@ impl Model {
     /// [`Error::Data`] and [`Error::Weights`] as [`safetensors::decode`]; [`Error::Weights`] with every difference from
     /// the names and shapes that the network expects; [`Error::Settings`] when nothing says which network it is.
     pub fn decode(name: &str, bytes: &[u8], network: Option<Network>) -> Result<Model> {
-        let (mut tensors, metadata) = weights(name, bytes)?;
+        Model::decode_as(name, bytes, network, Layout::Pytorch)
+    }
+
+    /// As [`Model::decode`], where the axes of the weights are in another order.
+    ///
+    /// # Errors
+    /// As [`Model::decode`].
+    pub fn decode_as(name: &str, bytes: &[u8], network: Option<Network>, layout: Layout) -> Result<Model> {
+        let (_, metadata, _) = safetensors::decode_types(name, bytes)?;
         let network = match (network, metadata.get("network")) {
             (Some(network), _) => network,
             (None, Some(text)) => Network::parse(text)
@@ -134,10 +167,17 @@ impl Model {
         };
         let expected: Vec<_> =
             network.parameters()?.into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
-        safetensors::check(name, &tensors, &expected)?;
+        let Weights { mut tensors, told, keras, .. } = weights(name, bytes, &network, layout)?;
+        safetensors::check(name, &tensors, &expected).map_err(|error| match error {
+            Error::Weights { path, mut problems } if keras => {
+                problems.push("the axes are in Keras' order: --layout keras turns them".into());
+                Error::Weights { path, problems }
+            }
+            other => other,
+        })?;
         let parameters = expected.iter().filter_map(|(name, _)| Some(tensors.remove(name)?.data)).collect();
         let about = About::read(&network, &metadata);
-        Ok(Model { network, parameters, about })
+        Ok(Model { network, parameters, about, told })
     }
 
     /// What to call a class.
@@ -161,7 +201,7 @@ mod tests {
         let about = About::data(&data);
         let bytes = encode(&plan, &flat, &about).unwrap();
         let model = Model::decode("it", &bytes, None).unwrap();
-        assert_eq!(model, Model { network, parameters, about });
+        assert_eq!(model, Model { network, parameters, about, told: Vec::new() });
         assert_eq!((model.class_name(7), model.class_name(11)), ("7".into(), "11".into()));
         // Under another network's name the shapes are the same, but not under one with other shapes.
         assert!(Model::decode("it", &bytes, Some(Network::preset("lenet5").unwrap())).is_ok());

@@ -1,14 +1,16 @@
 //! Weights and what goes with them, in files of the safetensors format.
 //!
-//! Every tensor is little-endian 32-bit floats; counters and settings travel as strings in the
-//! metadata. Of what PyTorch writes, only the batches that a
-//! batch normalisation has counted are passed over: no network here reads them.
+//! What is written are little-endian 32-bit floats; counters and settings travel as strings in the metadata. Floats
+//! of 16 and 64 bits are read, too. Of what PyTorch writes, only the batches that a batch normalisation has counted are
+//! passed over: no network here reads them.
 
-use std::{collections::BTreeMap, fmt};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
+use super::foreign;
 use crate::error::{Error, Result};
 
 /// The header's key for the metadata, which no tensor may have for its name.
@@ -48,7 +50,7 @@ pub fn encode(tensors: &[Named<'_>], metadata: &BTreeMap<String, String>) -> Res
     if !metadata.is_empty() {
         entries.push(format!("{}:{}", json(METADATA)?, json(metadata)?));
     }
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     let mut offset = 0;
     for (name, shape, data) in tensors {
         let label = printable(name);
@@ -94,8 +96,21 @@ pub fn encode(tensors: &[Named<'_>], metadata: &BTreeMap<String, String>) -> Res
 /// # Errors
 ///
 /// [`Error::Data`] when `bytes` are not a whole safetensors file and nothing else;
-/// [`Error::Weights`], with all problems, when a tensor's type is not F32 or a value is not finite.
+/// [`Error::Weights`], with all problems, when a tensor's type is not one of floats or a value is not finite as one of
+/// 32 bits.
 pub fn decode(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, String>)> {
+    decode_types(name, bytes).map(|(tensors, metadata, _)| (tensors, metadata))
+}
+
+/// As [`decode`], with the types of the tensors that were not of 32 bits.
+///
+/// # Errors
+///
+/// As [`decode`].
+pub fn decode_types(
+    name: &str,
+    bytes: &[u8],
+) -> Result<(Tensors, BTreeMap<String, String>, BTreeSet<String>)> {
     let damaged = |message| Error::Data { path: name.to_owned(), message };
     let Some((length, body)) = bytes.split_first_chunk::<8>() else {
         return Err(damaged(format!(
@@ -103,6 +118,9 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, Str
             bytes.len()
         )));
     };
+    if let Some(message) = foreign::kind(bytes) {
+        return Err(damaged(message));
+    }
     let length = u64::from_le_bytes(*length);
     let Some((header, values)) = usize::try_from(length)
         .ok()
@@ -130,31 +148,47 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, Str
         )));
     }
 
-    let counters: std::collections::BTreeSet<String> = tensors
+    let counters: BTreeSet<String> = tensors
         .iter()
         .filter_map(|(tensor, _)| tensor.strip_suffix(".running_mean"))
         .map(|norm| format!("{norm}.num_batches_tracked"))
         .collect();
     let mut decoded = Tensors::new();
+    let mut types = BTreeSet::new();
     let mut problems = Vec::new();
     for (tensor, TensorInfo { dtype, shape, data_offsets: (start, end) }) in tensors {
         if integer(dtype) && shape.is_empty() && counters.contains(&tensor) {
             continue;
         }
         let label = printable(&tensor);
-        if dtype != Dtype::F32 {
-            problems.push(format!("{label}: dtype {dtype}, expected F32"));
-            continue;
-        }
         // The layout was checked above; an empty slice in place of a panic costs nothing.
         let values = values.get(start..end).unwrap_or_default();
-        let data: Vec<f32> =
-            values.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let data: Vec<f32> = match dtype {
+            Dtype::F32 => values.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect(),
+            Dtype::F64 => {
+                values.as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes) as f32).collect()
+            }
+            // The upper half of 32 bits.
+            Dtype::BF16 => values
+                .as_chunks()
+                .0
+                .iter()
+                .map(|&[low, high]| f32::from_le_bytes([0, 0, low, high]))
+                .collect(),
+            Dtype::F16 => values.as_chunks().0.iter().map(|&bytes| half(u16::from_le_bytes(bytes))).collect(),
+            _ => {
+                problems.push(format!("{label}: dtype {dtype}, expected F32, F16, BF16 or F64"));
+                continue;
+            }
+        };
+        if dtype != Dtype::F32 {
+            types.insert(dtype.to_string());
+        }
         problems.extend(not_finite(&label, data.iter().copied()));
         decoded.insert(tensor, Tensor { shape, data });
     }
     if problems.is_empty() {
-        Ok((decoded, metadata))
+        Ok((decoded, metadata, types))
     } else {
         // In the order of the names, which is the order people look them up in.
         problems.sort();
@@ -180,7 +214,7 @@ pub fn check(name: &str, tensors: &Tensors, expected: &[(String, Vec<usize>)]) -
             Some(found) => problems.extend(wrong_len(&label, shape, found.data.len())),
         }
     }
-    let known: std::collections::BTreeSet<_> = expected.iter().map(|(tensor, _)| tensor).collect();
+    let known: BTreeSet<_> = expected.iter().map(|(tensor, _)| tensor).collect();
     for (tensor, found) in tensors.iter().filter(|(tensor, _)| !known.contains(tensor)) {
         problems.push(format!("{}: not expected, has shape {:?}", printable(tensor), found.shape));
     }
@@ -205,7 +239,7 @@ impl<'de> Deserialize<'de> for Header {
 
             /// Derived code would keep the last of two tensors with one name; which is meant is unknown.
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-                let mut names = std::collections::BTreeSet::new();
+                let mut names = BTreeSet::new();
                 let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
                 while let Some(name) = map.next_key::<String>()? {
                     if !names.insert(name.clone()) {
@@ -233,6 +267,18 @@ fn not_finite(label: &str, values: impl Iterator<Item = f32>) -> Option<String> 
         more => format!(" (and {more} more)"),
     };
     Some(format!("{label}: value {at} is {value}, expected a finite number{more}"))
+}
+
+/// A float of 16 bits (IEEE 754 binary16).
+fn half(bits: u16) -> f32 {
+    let (sign, exponent, fraction) = (bits >> 15, bits >> 10 & 31, bits & 1023);
+    let size = match exponent {
+        0 => f32::from(fraction) / 16_777_216.0,
+        31 if fraction == 0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1.0 + f32::from(fraction) / 1024.0) * (f32::from(exponent) - 15.0).exp2(),
+    };
+    if sign == 1 { -size } else { size }
 }
 
 /// Whether a type is one of whole numbers.

@@ -53,7 +53,14 @@ fn what_makes_no_sense_is_refused() {
     )
     .unwrap();
     place.fails(&format!("{all} --net net.toml"), 2, &["conv1", "30 pixels"]);
-    place.fails("", 2, &["no command"]);
+    assert!(
+        place.ok("").contains("Usage: lenet <COMMAND>")
+            && place.ok("help").contains("Usage: lenet <COMMAND>")
+    );
+    place.fails("tarin", 2, &["train"]);
+    place.fails("train --net LeNet5", 2, &["did you mean lenet5?"]);
+    place.fails("train --data MNIST", 3, &["did you mean mnist?"]);
+    place.fails("train --data waves --steps 1", 2, &["presets that fit this data: --net series"]);
     place.fails("tarin", 2, &["tarin"]);
     place.fails("predict x.safetensors", 2, &["IMAGE"]);
     place.fails("train --data data --out run --device 99", 4, &["\"99\"", "cpu"]);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use lenet::model::record;
 use lenet::model::run::stamp;
 use serde_json::{Value, json};
 
@@ -207,7 +208,11 @@ impl Report {
     /// Writes it whole.
     pub fn write(&self, path: &Path, form: Form) -> Outcome {
         let text = match form {
-            Form::Json => format!("{:#}\n", self.json()),
+            Form::Json => {
+                let mut value = self.json();
+                record::shorten(&mut value);
+                format!("{value:#}\n")
+            }
             Form::Markdown => self.markdown(),
         };
         Ok(lenet::files::write_atomically(path, text.as_bytes())?)

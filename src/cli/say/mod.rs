@@ -18,7 +18,7 @@ pub fn emit(text: &str) -> Outcome {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure { code: code::OTHER, message: format!("stdout: {error}") })
+            Err(Failure::new(code::OTHER, format!("stdout: {error}")))
         }
         _ => Ok(()),
     }

@@ -305,9 +305,7 @@ impl Job {
             emit(&self.closing(reason, &metrics, seconds))?;
         }
         match nothing {
-            Some(message) if self.strict => {
-                Err(Failure { code: code::OTHER, message: format!("strict: {message}") })
-            }
+            Some(message) if self.strict => Err(Failure::new(code::OTHER, format!("strict: {message}"))),
             Some(message) => {
                 self.progress.line(&message);
                 Ok(0)

@@ -86,7 +86,9 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     let mut counts = vec![0; judged.classes];
     judged.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
     let init = match (&record.init, &saved) {
-        (Some(path), None) => Some(Start::load(path, &network, &train.class_names)?),
+        (Some(path), None) => {
+            Some(Start::load(path, &network, &train.class_names, args.training.basis.layout.into())?)
+        }
         _ => None,
     };
     let chosen = chosen?;
