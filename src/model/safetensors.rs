@@ -112,28 +112,27 @@ pub fn decode_types(
     bytes: &[u8],
 ) -> Result<(Tensors, BTreeMap<String, String>, BTreeSet<String>)> {
     let damaged = |message| Error::Data { path: name.to_owned(), message };
+    // What has no header of the format may be one of another.
+    let strange = |message| damaged(foreign::kind(bytes).unwrap_or(message));
     let Some((length, body)) = bytes.split_first_chunk::<8>() else {
         return Err(damaged(format!(
             "{} bytes found, expected a safetensors file, which has at least 8",
             bytes.len()
         )));
     };
-    if let Some(message) = foreign::kind(bytes) {
-        return Err(damaged(message));
-    }
     let length = u64::from_le_bytes(*length);
     let Some((header, values)) = usize::try_from(length)
         .ok()
         .filter(|&length| length <= MAX_HEADER)
         .and_then(|length| body.split_at_checked(length))
     else {
-        return Err(damaged(format!(
+        return Err(strange(format!(
             "a header of {length} bytes is announced and {} bytes follow: not a safetensors file, or cut short",
             body.len()
         )));
     };
     let Header { mut tensors, metadata } = serde_json::from_slice(header).map_err(|e| {
-        damaged(format!("the header is not that of a safetensors file: {}", printable(&e.to_string())))
+        strange(format!("the header is not that of a safetensors file: {}", printable(&e.to_string())))
     })?;
     // The format leaves the order of the header's entries open; the check goes by position.
     tensors.sort_by_key(|(_, info)| info.data_offsets);

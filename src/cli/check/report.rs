@@ -71,7 +71,7 @@ impl Report {
 
     /// Everything for machines.
     pub fn json(&self) -> Value {
-        json!({
+        let mut value = json!({
             "kind": "check",
             "version": env!("CARGO_PKG_VERSION"),
             "date": self.date,
@@ -86,7 +86,9 @@ impl Report {
             "passed": self.failed().is_empty(),
             "parts": self.parts,
             "figures": self.figures.json(),
-        })
+        });
+        record::shorten(&mut value);
+        value
     }
 
     /// The conditions, one a line.
@@ -208,11 +210,7 @@ impl Report {
     /// Writes it whole.
     pub fn write(&self, path: &Path, form: Form) -> Outcome {
         let text = match form {
-            Form::Json => {
-                let mut value = self.json();
-                record::shorten(&mut value);
-                format!("{value:#}\n")
-            }
+            Form::Json => format!("{:#}\n", self.json()),
             Form::Markdown => self.markdown(),
         };
         Ok(lenet::files::write_atomically(path, text.as_bytes())?)
