@@ -97,7 +97,7 @@ pub fn load(spec: &str) -> Result<Split> {
         format!(
             "no such data{}: expected one of the names {}, a folder with IDX, CIFAR, NumPy, CSV, text or picture \
              files, or a .npz, .csv or .tsv file",
-            crate::error::meant(spec, NAMES),
+            crate::error::meant(&called(path), NAMES),
             NAMES.join(", ")
         ),
     ))
