@@ -53,7 +53,7 @@ fn run() -> Result<(), String> {
     let events = EventLoop::new().map_err(|error| error.to_string())?;
     let mut app = App {
         args,
-        data: Arc::new(Split { train, test, held_out: None }),
+        data: Arc::new(Split { train, test, held_out: None, notes: Vec::new() }),
         shown: None,
         failure: None,
         summary: None,

@@ -30,6 +30,9 @@ pub struct Basis {
     /// pictures in a folder for each class; DIR@32x32 scales those), or a .npz, .csv or .tsv file [default: mnist]
     #[arg(long, help_heading = DATA, value_name = "NAME|DIR|FILE")]
     data: Option<String>,
+    /// The column of a table that holds the labels, by its name or its number from 1, where that cannot be told
+    #[arg(long, help_heading = DATA, value_name = "COLUMN")]
+    label: Option<String>,
     /// Images in a batch [default: 64]
     #[arg(long, help_heading = TRAINING, value_name = "N")]
     batch: Option<usize>,
@@ -175,6 +178,9 @@ impl Basis {
         }
         if let Some(init) = &self.init {
             record.init = Some(std::path::absolute(init).unwrap_or_else(|_| init.clone()));
+        }
+        if let Some(label) = &self.label {
+            record.label = Some(label.clone());
         }
         record.per_class = self.per_class.map(|n| n as usize).or(record.per_class);
         if record.per_class == Some(0) {

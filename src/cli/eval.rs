@@ -26,6 +26,9 @@ pub struct Args {
     /// auto, cpu, gpu, or a name or number from `lenet info`
     #[arg(long, default_value = device::AUTO)]
     device: String,
+    /// The column of a table that holds the labels, by its name or its number from 1, where that cannot be told
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 256)]
     batch: usize,
@@ -42,7 +45,9 @@ pub fn run(args: &Args) -> Outcome {
     let mut model = args.given.load(&args.model)?;
     let spec =
         args.data.as_ref().or(model.about.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
-    let mut test = data::load(&spec).map_err(Failure::reading)?.test;
+    let loaded = data::load_with(&spec, args.label.as_deref()).map_err(Failure::reading)?;
+    loaded.notes.iter().for_each(|line| say(line));
+    let mut test = loaded.test;
     if test.is_empty() {
         return Err(Failure::data(format!("{spec}: there are no test images")));
     }

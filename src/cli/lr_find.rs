@@ -156,8 +156,12 @@ pub fn run(args: &Args) -> Outcome {
     }
     let mut record = Record::default();
     args.basis.apply(&mut record)?;
-    let (split, chosen) = rayon::join(|| data::load(&record.data), || device::choose(&record.device));
+    let (split, chosen) = rayon::join(
+        || data::load_with(&record.data, record.label.as_deref()),
+        || device::choose(&record.device),
+    );
     let (mut split, chosen) = (split.map_err(Failure::reading)?, chosen?);
+    split.notes.iter().for_each(|line| say(line));
     if let Some(n) = record.per_class {
         split.train = split.train.per_class(n);
     }

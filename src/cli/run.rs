@@ -77,7 +77,7 @@ pub struct Divided {
 
 /// Divides data as the settings say: validation is drawn by their seed.
 pub fn divide(record: &Record, split: Split) -> Outcome<Divided> {
-    let Split { train, test, held_out } = split;
+    let Split { train, test, held_out, .. } = split;
     let few = |train: Dataset| match record.per_class {
         Some(n) => train.per_class(n),
         None => train,

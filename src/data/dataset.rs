@@ -201,6 +201,14 @@ impl Dataset {
     }
 }
 
+/// Pictures with rows and columns exchanged; `shape` is what they have before.
+pub(super) fn transposed(pixels: &[u8], [_, height, width]: [usize; 3]) -> Vec<u8> {
+    pixels
+        .chunks_exact(height * width)
+        .flat_map(|plane| (0..width).flat_map(move |x| plane[x..].iter().step_by(width).copied()))
+        .collect()
+}
+
 /// Colours side by side, `[N, H, W, C]`, as planes, `[N, C, H, W]`.
 pub(super) fn planes(pixels: &[u8], area: usize, channels: usize) -> Vec<u8> {
     if channels <= 1 || area == 0 {

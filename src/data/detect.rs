@@ -56,6 +56,16 @@ pub fn named(name: &str) -> Result<Split> {
 /// not fit each other; [`Error::Io`](crate::Error::Io) when a file cannot be read.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(spec: &str) -> Result<Split> {
+    load_with(spec, None)
+}
+
+/// As [`load`], where the label's column of a table is called `label`, or has this number from 1.
+///
+/// # Errors
+///
+/// As [`load`].
+#[cfg(not(target_arch = "wasm32"))]
+pub fn load_with(spec: &str, label: Option<&str>) -> Result<Split> {
     if NAMES.contains(&spec) {
         return named(spec);
     }
@@ -63,13 +73,15 @@ pub fn load(spec: &str) -> Result<Split> {
     let called =
         |path: &Path| path.file_name().map_or(spec.into(), |name| name.to_string_lossy().into_owned());
     if path.is_dir() {
-        return directory(path, &called(path));
+        return directory(path, &called(path), label);
     }
     if path.is_file() {
-        let name = path.file_stem().map_or(spec.into(), |stem| stem.to_string_lossy());
-        return match extension(spec).as_str() {
+        let bare = spec.strip_suffix(".gz").filter(|bare| matches!(extension(bare).as_str(), "csv" | "tsv"));
+        let bare = Path::new(bare.unwrap_or(spec));
+        let name = bare.file_stem().map_or(spec.into(), |stem| stem.to_string_lossy());
+        return match extension(&bare.to_string_lossy()).as_str() {
             "npz" => npy::load(path, &name),
-            "csv" | "tsv" => table::load_file(path, &name),
+            "csv" | "tsv" => table::load_file(path, &name, label),
             _ => Err(refuse(spec, "a file of another kind found, expected .npz, .csv or .tsv, or a folder")),
         };
     }
@@ -138,7 +150,7 @@ fn format_of(files: &[String], dir: &Path) -> Option<Format> {
 
 /// Loads what a folder holds; `name` is what to call it.
 #[cfg(not(target_arch = "wasm32"))]
-fn directory(dir: &Path, name: &str) -> Result<Split> {
+fn directory(dir: &Path, name: &str, label: Option<&str>) -> Result<Split> {
     match format_of(&list(dir)?, dir) {
         Some(Format::Idx(prefixes)) => match &prefixes[..] {
             [prefix] => idx::load(dir, prefix, name),
@@ -156,7 +168,7 @@ fn directory(dir: &Path, name: &str) -> Result<Split> {
         },
         Some(Format::Cifar) => cifar::load(dir, name),
         Some(Format::Npy) => npy::load(dir, name),
-        Some(Format::Table) => table::load(dir, name),
+        Some(Format::Table) => table::load(dir, name, label),
         Some(Format::Text) => text::load(dir, name),
         Some(Format::Pictures) => folder::load(dir, name, None),
         None => Err(refuse(

@@ -22,9 +22,9 @@ mod split;
 
 pub use classes::places;
 pub use dataset::{Dataset, Encoding};
-#[cfg(not(target_arch = "wasm32"))]
-pub use detect::load;
 pub use detect::{NAMES, named};
+#[cfg(not(target_arch = "wasm32"))]
+pub use detect::{load, load_with};
 pub use doubts::{Doubt, doubts};
 pub use formats::{cifar, folder, idx, npy, table, text};
 pub use made::{compose, languages, mnist, waves};

@@ -19,6 +19,8 @@ pub struct Split {
     pub test: Dataset,
     /// Where the data has no test part of its own: which of its files or rows were drawn for it.
     pub held_out: Option<Vec<String>>,
+    /// What was found and decided on the way, a line for each thing.
+    pub notes: Vec<String>,
 }
 
 impl Split {
@@ -48,7 +50,7 @@ impl Split {
                 ),
             ));
         }
-        Ok(Split { train, test, held_out: None })
+        Ok(Split { train, test, held_out: None, notes: Vec::new() })
     }
 }
 

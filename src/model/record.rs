@@ -36,6 +36,9 @@ pub struct Record {
     /// How many images of each class are trained on, if not all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per_class: Option<usize>,
+    /// The label's column of a table, where that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
     /// The file of the first weights, if they are not drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -54,6 +57,7 @@ impl Default for Record {
             device: "auto".into(),
             validation: None,
             per_class: None,
+            label: None,
             init: None,
             training: Settings::default(),
             network: None,

@@ -70,8 +70,12 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     let held = saved.iter().find(|_| goes_on).map(|saved| Folder::open(&saved.dir)).transpose()?;
 
     // Drivers load while the data is unpacked.
-    let (split, chosen) = rayon::join(|| data::load(&record.data), || device::choose(&record.device));
+    let (split, chosen) = rayon::join(
+        || data::load_with(&record.data, record.label.as_deref()),
+        || device::choose(&record.device),
+    );
     let split = split.map_err(Failure::reading)?;
+    let notes = split.notes.clone();
     let contents = fingerprint(&[&split.train, &split.test])?;
     if let Some(saved) = &saved
         && saved.checkpoint.notes.data != contents
@@ -102,7 +106,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     }
     let checked = first::check(args.check, &chosen, &network, &options, &train, record.training.seed)?;
     checked.iter().for_each(|line| say(line));
-    changes.iter().chain(init.iter().flat_map(|init| &init.told)).for_each(|line| say(line));
+    notes.iter().chain(&changes).chain(init.iter().flat_map(|init| &init.told)).for_each(|line| say(line));
     record.device.clone_from(&chosen.request);
     let session = chosen.session(plan)?;
     let (train, evaluation) = (Arc::new(train), Arc::new(evaluation));

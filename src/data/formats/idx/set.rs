@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::file;
 use crate::data::classes::Classes;
+use crate::data::dataset::transposed;
 use crate::data::input::{MAX_CONTENT, read_lines, refuse};
 use crate::data::pixels::Pixels;
 use crate::data::split::Split;
@@ -117,14 +118,6 @@ fn find(dir: &Path, stems: &[String], dimensions: &[u8]) -> Result<PathBuf> {
     names.iter().map(|name| dir.join(name)).find(|path| path.is_file()).ok_or_else(|| {
         refuse(dir.to_string_lossy(), format!("no file found under any of the names {}", names.join(", ")))
     })
-}
-
-/// Pictures with rows and columns exchanged; `shape` is what they have before.
-fn transposed(pixels: &[u8], [_, height, width]: [usize; 3]) -> Vec<u8> {
-    pixels
-        .chunks_exact(height * width)
-        .flat_map(|plane| (0..width).flat_map(move |x| plane[x..].iter().step_by(width).copied()))
-        .collect()
 }
 
 /// The class of each label and the names of the classes.

@@ -69,7 +69,12 @@ pub fn scenes(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
 /// Those of [`mnist`].
 pub fn mnist_scenes() -> Result<Split> {
     let Split { train, test, .. } = mnist()?;
-    Ok(Split { train: scenes(&train, 8_000, 0)?, test: scenes(&test, 1_000, 0)?, held_out: None })
+    Ok(Split {
+        train: scenes(&train, 8_000, 0)?,
+        test: scenes(&test, 1_000, 0)?,
+        held_out: None,
+        notes: Vec::new(),
+    })
 }
 
 #[cfg(test)]
