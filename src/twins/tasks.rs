@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use crate::kernels::CHUNK;
 
-/// Operations that a task is worth: as many take a core some 40 ns at least, and handing a task to another thread costs
-/// as much. A launch of fewer than this for each thread has fewer tasks than threads.
+/// Operations that are worth a task: at its best a core does them in 40 ns, and making a task takes 24 ns even where no
+/// other thread comes for it. A launch of fewer than this for each thread has fewer tasks than threads.
 pub(crate) const WORTH: usize = 4_096;
 
 /// Runs `work` on every task, on all threads. All that a launch does on several threads goes through here.
@@ -240,5 +240,67 @@ pub(crate) mod probe {
             seconds.lock().expect("no task panics").push(start.elapsed().as_secs_f64());
         });
         SEEN.with_borrow_mut(|seen| seen.push(seconds.into_inner().expect("no task panics")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows, channels by fours and down to one, taps, and an axis that is not cut.
+    const AXES: [[Axis; 2]; 4] = [
+        [Axis { all: 14, tile: 1, least: 1 }, Axis { all: 6, tile: 3, least: 1 }],
+        [Axis { all: 64, tile: 4, least: 1 }, Axis { all: 7, tile: 1, least: 1 }],
+        [Axis { all: 120, tile: 8, least: 1 }, Axis { all: 1, tile: 1, least: 1 }],
+        [Axis { all: 30, tile: 1, least: 1 }, Axis { all: 4, tile: 2, least: 2 }],
+    ];
+
+    #[test]
+    fn every_thread_has_a_part_and_all_are_even() {
+        for axes in AXES {
+            let finest: usize = axes.iter().map(|axis| axis.all.div_ceil(axis.least)).product();
+            for (tasks, pieces) in
+                (1..=64).flat_map(|tasks| [1, 2, 4, 5, 40, 128].map(|pieces| (tasks, pieces)))
+            {
+                let cut = grid(tasks, pieces, axes);
+                let made = pieces * cut[0].count * cut[1].count;
+                assert!(made >= tasks.min(pieces * finest), "{axes:?}: {made} of {tasks}, {pieces} pieces");
+                for (parts, axis) in cut.into_iter().zip(axes) {
+                    let mut next = 0;
+                    for (start, len) in parts.iter() {
+                        assert!(start == next && len > 0, "{parts:?}");
+                        next = start + len;
+                    }
+                    assert_eq!(next, axis.all, "{parts:?}");
+                    let tiles = parts.iter().map(|(_, len)| len.div_ceil(parts.tile));
+                    let (most, least) = (tiles.clone().max(), tiles.min());
+                    assert!(most <= least.map(|least| 2 * least), "{parts:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_or_two_threads_share_nothing_that_they_can_take_whole() {
+        for axes in AXES {
+            for pieces in 1..=130 {
+                let whole = |tasks| grid(tasks, pieces, axes).iter().all(|parts| parts.count == 1);
+                assert!(whole(1), "{pieces} pieces, one thread");
+                assert!(pieces == 1 || whole(2), "{pieces} pieces, two threads");
+            }
+        }
+    }
+
+    #[test]
+    fn portions_are_the_parts_of_every_plane() {
+        // Two pieces of three planes of five elements, of which the last is no one's.
+        let mut all: Vec<usize> = (0..30).collect();
+        let planes = Parts { all: 3, tile: 2, count: 2 };
+        let portions = portions(&mut all, planes, 5, [3, 1].into_iter());
+        let seen: Vec<Vec<&[usize]>> =
+            portions.iter().map(|portion| portion.iter().map(|part| &**part).collect()).collect();
+        let first: [&[&[usize]]; 4] = [&[&[0, 1, 2], &[5, 6, 7]], &[&[3], &[8]], &[&[10, 11, 12]], &[&[13]]];
+        assert_eq!(seen[..4], first);
+        assert_eq!((seen.len(), seen[7][0]), (8, &[28][..]));
     }
 }
