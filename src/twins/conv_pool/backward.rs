@@ -9,7 +9,7 @@ use super::weight_gradient::weight_gradient;
 use super::{Kept, NOWHERE, Shape, Source, width};
 use crate::kernels::{LANES, padded};
 use crate::twins::simd::{Line, lanes, lanes_mut, registers, wide, wide_mut, wide_u32};
-use crate::twins::tasks::{self, Axis, Parts, grid, mixed, portions, tiles};
+use crate::twins::tasks::{self, Axis, Parts, cut, grid, mixed, portions, tiles};
 
 /// Floats of dz that a thread keeps in the nearest cache, beside the input that they meet.
 pub(super) const NEAR: usize = 6 << 10;
@@ -25,8 +25,8 @@ enum Task<'a> {
         weight_grad: Vec<&'a mut [f32]>,
         bias_grad: &'a mut [f32],
     },
-    /// The gradient of a block's input channels from `first` on: the first row, how many, and they of each channel.
-    Input { place: [usize; 2], rows: [usize; 2], input_grad: Vec<&'a mut [f32]> },
+    /// The gradient of a block's input channels from `first` on.
+    Input { block: usize, first: usize, input_grad: &'a mut [f32] },
 }
 
 /// What the backward entries are bound to.
@@ -95,26 +95,21 @@ impl Backward<'_> {
         let mut weight: &[f32] = &[];
         if let Some((of_inputs, input_grad)) = inputs {
             weight = of_inputs;
-            let [height, row] = [g.in_size[0], g.in_size[1] * LANES];
-            let [channels, rows] = grid(wanted, g.blocks, [Axis::new(in_channels, 1), Axis::new(height, 1)]);
-            let places = (0..g.blocks).flat_map(|block| {
-                let of_block = channels.iter().map(move |(first, _)| [block, first]);
-                of_block.flat_map(|place| rows.iter().map(move |(row, count)| (place, [row, count])))
-            });
-            let lengths = rows.iter().map(|(_, count)| count * row);
-            let portions = portions(input_grad, channels, height * row, lengths);
-            grads.extend(places.zip(portions).map(|((place, rows), input_grad)| Task::Input {
-                place,
-                rows,
-                input_grad,
-            }));
+            let plane = g.in_size[0] * g.in_size[1] * LANES;
+            let [channels, _] = grid(wanted, g.blocks, [Axis::new(in_channels, 1), Axis::whole(1)]);
+            let work =
+                (0..g.blocks).flat_map(|block| channels.iter().map(move |(first, n)| (block, first, n)));
+            let input_grads = cut(input_grad, work.clone().map(|(_, _, n)| n * plane));
+            for ((block, first, _), input_grad) in work.zip(input_grads) {
+                grads.push(Task::Input { block, first, input_grad });
+            }
         }
         tasks::run(mixed(grads, sums), |task| match task {
             Task::Weights { split, first, taps, weight_grad, bias_grad } => {
                 weight_gradient(&upstream, &source, [split, first, taps], weight_grad, bias_grad);
             }
-            Task::Input { place, rows, input_grad } => {
-                input_gradient(&upstream, &source, place, rows, weight, input_grad);
+            Task::Input { block, first, input_grad } => {
+                input_gradient(&upstream, &source, block, first, weight, input_grad);
             }
         });
     }
