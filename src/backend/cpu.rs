@@ -1,5 +1,8 @@
 //! The CPU backend: the twins of a plan's launches, replayed over the same buffers.
 
+#[cfg(test)]
+mod tests;
+
 use crate::kernels::{LANES, Launch, Range, Slot, Slots, Step};
 use crate::plan::{Phase, Program};
 use crate::twins::simd::{self, Line};
@@ -12,15 +15,32 @@ pub struct Cpu {
     works: [Vec<Work>; 4],
 }
 
-/// A launch and the twin of its entry point.
+/// What runs in place of a launch.
 struct Work {
-    launch: Launch,
     twin: Twin,
+    /// What the twin is lent, in the order of the buffers.
+    loans: Vec<Loan>,
+}
+
+/// The ranges of a buffer that a launch binds, in the order in which they lie: all of them read, or all written.
+struct Loan {
+    buffer: usize,
+    written: bool,
+    ranges: Vec<(&'static str, Range)>,
 }
 
 impl Work {
     fn new(launch: &Launch) -> Work {
-        Work { launch: launch.clone(), twin: specialise(launch) }
+        let mut bound = launch.bindings.clone();
+        bound.sort_by_key(|(_, range)| (range.buffer.0, range.start));
+        let buffers = bound.chunk_by(|(_, one), (_, other)| one.buffer == other.buffer);
+        // The launch was refused unless it reads all of a buffer's ranges, or writes all and they are disjoint.
+        let loan = |ranges: &[(&'static str, Range)]| Loan {
+            buffer: ranges[0].1.buffer.0,
+            written: launch.entry.writes(ranges[0].0),
+            ranges: ranges.to_vec(),
+        };
+        Work { twin: specialise(launch), loans: buffers.map(loan).collect() }
     }
 }
 
@@ -91,20 +111,16 @@ fn words(lines: &mut [Line]) -> &mut [u32] {
 impl Work {
     /// Lends the launch's ranges to its twin.
     fn run(&self, memory: &mut [Vec<Line>], step: Step) {
-        let Launch { entry, bindings, .. } = &self.launch;
-        let mut slots = Vec::with_capacity(bindings.len());
-        for (id, lines) in memory.iter_mut().enumerate() {
-            let mut here: Vec<(&'static str, Range)> =
-                bindings.iter().filter(|(_, range)| range.buffer.0 == id).copied().collect();
-            if here.is_empty() {
-                continue;
-            }
+        let mut slots = Vec::with_capacity(self.loans.iter().map(|loan| loan.ranges.len()).sum());
+        let (mut buffers, mut next) = (memory, 0);
+        for loan in &self.loans {
+            let (_, later) = buffers.split_at_mut(loan.buffer - next);
+            let (lines, later) = later.split_first_mut().expect("a plan names buffers that it has");
+            (buffers, next) = (later, loan.buffer + 1);
             let whole = words(lines);
-            // The launch was refused unless all of them read, or all of them write disjoint ranges.
-            if entry.writes(here[0].0) {
-                here.sort_by_key(|(_, range)| range.start);
+            if loan.written {
                 let (mut rest, mut at) = (whole, 0);
-                for (name, range) in here {
+                for &(name, range) in &loan.ranges {
                     let (_, tail) = rest.split_at_mut(range.start - at);
                     let (slice, tail) = tail.split_at_mut(range.len);
                     slots.push((name, Slot::Write(slice)));
@@ -113,7 +129,7 @@ impl Work {
             } else {
                 let whole = &*whole;
                 let slice = |range: Range| Slot::Read(&whole[range.start..][..range.len]);
-                slots.extend(here.into_iter().map(|(name, range)| (name, slice(range))));
+                slots.extend(loan.ranges.iter().map(|&(name, range)| (name, slice(range))));
             }
         }
         (self.twin)(&mut Slots(slots), step);

@@ -1,13 +1,12 @@
 //! `shaders/activation.wgsl` on the CPU: elementwise functions and their gradients.
 
-use rayon::prelude::*;
-
+use super::tasks::elementwise;
 use crate::kernels::Step;
 use crate::kernels::shaders::activation::{backward, forward};
 use crate::network::Activation;
 
-/// Elements that a thread takes at once.
-const GRAIN: usize = 1 << 14;
+/// Of an element: exponentials take more, a ReLU less.
+const OPERATIONS: usize = 16;
 
 /// The function of a launch's constants.
 fn function(kind: usize, slope: f32) -> Activation {
@@ -18,8 +17,8 @@ pub(super) fn forward(c: forward::Constants) -> impl Fn(forward::Buffers<'_>, St
     let activation = function(c.kind, c.slope);
     move |b, _| {
         let forward::Buffers { input, output } = b;
-        output.par_chunks_mut(GRAIN).zip(input.par_chunks(GRAIN)).for_each(|(output, input)| {
-            for (y, &x) in output.iter_mut().zip(input) {
+        elementwise(output, OPERATIONS, |start, output| {
+            for (y, &x) in output.iter_mut().zip(&input[start..]) {
                 *y = activation.value(x);
             }
         });
@@ -29,9 +28,10 @@ pub(super) fn forward(c: forward::Constants) -> impl Fn(forward::Buffers<'_>, St
 pub(super) fn backward(c: backward::Constants) -> impl Fn(backward::Buffers<'_>, Step) + Send + Sync {
     let activation = function(c.kind, c.slope);
     move |b, _| {
-        let upstream = b.input.par_chunks(GRAIN).zip(b.output_grad.par_chunks(GRAIN));
-        b.input_grad.par_chunks_mut(GRAIN).zip(upstream).for_each(|(grad, (input, upstream))| {
-            for ((grad, &x), &upstream) in grad.iter_mut().zip(input).zip(upstream) {
+        let backward::Buffers { input, output_grad, input_grad } = b;
+        elementwise(input_grad, OPERATIONS, |start, grad| {
+            let upstream = &output_grad[start..];
+            for ((grad, &x), &upstream) in grad.iter_mut().zip(&input[start..]).zip(upstream) {
                 *grad = activation.slope(x) * upstream;
             }
         });

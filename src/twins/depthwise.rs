@@ -7,11 +7,11 @@ use std::iter::StepBy;
 use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::finish::Finish;
 use super::fused;
 use super::simd::{registers, scratch, vectorize, wide, wide_mut};
+use super::tasks::each;
 use crate::kernels::shaders::depthwise::{forward, input_gradient, weight_gradient};
 use crate::kernels::{LANES, Step, padded};
 use crate::network::Activation;
@@ -77,7 +77,8 @@ pub(super) fn weight_gradient(
 
 fn outputs(g: &Shape, activation: Option<Activation>, b: forward::Buffers<'_>) {
     let forward::Buffers { input, weight, bias, output } = b;
-    each_plane(output, g.out_size, |plane, output| {
+    let (size, operations) = (g.out_size[0] * g.out_size[1] * LANES, 2 * g.taps() * output.len());
+    each(output, size, operations, |plane, output| {
         let channel = plane % g.channels;
         with_padding(g, input, plane, |input| {
             vectorize(Correlate {
@@ -97,7 +98,8 @@ fn outputs(g: &Shape, activation: Option<Activation>, b: forward::Buffers<'_>) {
 
 fn gradients(g: &Shape, input_activation: Option<Activation>, b: input_gradient::Buffers<'_>) {
     let input_gradient::Buffers { input, weight, output_grad, input_grad } = b;
-    each_plane(input_grad, g.in_size, |plane, input_grad| {
+    let (size, operations) = (g.in_size[0] * g.in_size[1] * LANES, 2 * g.taps() * output_grad.len());
+    each(input_grad, size, operations, |plane, input_grad| {
         let filter = &weight[plane % g.channels * g.taps()..][..g.taps()];
         let mut flipped = [0.0; 25];
         for (to, from) in flipped.iter_mut().zip(filter.iter().rev()) {
@@ -132,12 +134,13 @@ fn partial_sums(g: &Shape, c: weight_gradient::Constants, b: weight_gradient::Bu
             work.push((split, channel, filter, biases.next()));
         }
     }
-    work.into_par_iter().for_each(|(split, channel, filter, bias)| {
+    each(&mut work, 1, 2 * g.taps() * output_grad.len(), |_, work| {
+        let [(split, channel, filter, bias)] = work else { return };
         filter.fill(0.0);
         let mut sum = 0.0;
-        let lines = (split % c.row_splits..g.out_size[0]).step_by(c.row_splits);
-        for block in (split / c.row_splits..c.blocks).step_by(c.splits / c.row_splits) {
-            let plane = block * g.channels + channel;
+        let lines = (*split % c.row_splits..g.out_size[0]).step_by(c.row_splits);
+        for block in (*split / c.row_splits..c.blocks).step_by(c.splits / c.row_splits) {
+            let plane = block * g.channels + *channel;
             let len = g.out_size[0] * g.out_size[1] * LANES;
             let grads = &output_grad[plane * len..][..len];
             with_padding(g, input, plane, |input| {
@@ -146,22 +149,9 @@ fn partial_sums(g: &Shape, c: weight_gradient::Constants, b: weight_gradient::Bu
             });
         }
         if let Some(bias) = bias {
-            *bias = sum;
+            **bias = sum;
         }
     });
-}
-
-/// Calls `work` with the number of each plane (a channel of a block) of `values`, in parallel.
-fn each_plane(values: &mut [f32], size: [usize; 2], work: impl Fn(usize, &mut [f32]) + Send + Sync) {
-    let plane = size[0] * size[1] * LANES;
-    let planes = values.len() / plane;
-    // A few for each thread at least, so that handing them out costs nothing.
-    let least = planes.div_ceil(8 * rayon::current_num_threads());
-    values
-        .par_chunks_exact_mut(plane)
-        .enumerate()
-        .with_min_len(least)
-        .for_each(|(plane, values)| work(plane, values));
 }
 
 /// Lends a plane of the input between its rows and columns of zeros.

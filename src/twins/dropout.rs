@@ -1,9 +1,8 @@
 //! `shaders/dropout.wgsl` on the CPU: elements left out at random, and the gradient.
 
-use rayon::prelude::*;
-
 use super::random::pcg4d;
 use super::simd::{Plain, vectorize};
+use super::tasks::{self, Axis, cut, grid};
 use crate::kernels::shaders::dropout::{backward, forward};
 use crate::kernels::{LANES, Step};
 
@@ -29,20 +28,16 @@ pub(super) fn backward(c: backward::Constants) -> impl Fn(backward::Buffers<'_>,
 }
 
 fn dropped(g: &Shape, seed: u32, from: &[f32], to: &mut [f32]) {
-    // Features of a block that a task takes: a multiple of four, so that each hash of 16 counters is of one block.
-    const FEATURES: usize = 256;
     let Shape { threshold, scale, .. } = *g;
-    let block = g.features * LANES;
-    let shares: Vec<_> = to
-        .chunks_mut(block)
-        .zip(from.chunks(block))
-        .enumerate()
-        .flat_map(|(block, (to, from))| {
-            let shares = to.chunks_mut(FEATURES * LANES).zip(from.chunks(FEATURES * LANES));
-            shares.enumerate().map(move |(i, (to, from))| (block, i * FEATURES, to, from))
-        })
-        .collect();
-    shares.into_par_iter().for_each(|(block, first, to, from)| {
+    // A hash of four words takes some sixty operations.
+    let (blocks, wanted) = (to.len() / (g.features * LANES), tasks::wanted(15 * to.len()));
+    // At multiples of four features, so that each hash of 16 counters is of one block.
+    let [features, _] = grid(wanted, blocks, [Axis::new(g.features, 4), Axis::whole(1)]);
+    let places = (0..blocks).flat_map(|block| features.iter().map(move |features| (block, features)));
+    let parts = cut(to, places.clone().map(|(_, (_, count))| count * LANES));
+    let shares: Vec<_> = places.zip(parts).collect();
+    tasks::run(shares, |((block, (first, _)), to)| {
+        let from = &from[(block * g.features + first) * LANES..];
         vectorize(Plain(
             #[inline(always)]
             || {

@@ -14,7 +14,16 @@ pub(super) enum Finish<'a> {
     Slope(Option<Activation>, &'a [f32]),
 }
 
-impl Finish<'_> {
+impl<'a> Finish<'a> {
+    /// The same for what is stored from element `at` on.
+    #[inline(always)]
+    pub(super) fn from(self, at: usize) -> Finish<'a> {
+        match self {
+            Finish::Slope(Some(activation), value) => Finish::Slope(Some(activation), &value[at..]),
+            other => other,
+        }
+    }
+
     /// What has an instruction of its own, for the sum that goes to register `at`.
     #[inline(always)]
     pub(super) fn register<S: Simd>(self, simd: S, at: usize, sum: S::f32s) -> S::f32s {

@@ -1,23 +1,19 @@
 //! `shaders/join.wgsl` on the CPU: where the branches of a network meet and part.
 
-use rayon::prelude::*;
-
 use super::fused;
+use super::tasks::{self, Axis, cut, elementwise, grid};
 use crate::kernels::join::MOST;
 use crate::kernels::shaders::join::{concat, slice, slope, split2, split3, split4, sum};
 use crate::kernels::{LANES, Step};
-
-/// Elements that a thread takes at once.
-const GRAIN: usize = 1 << 14;
 
 pub(super) fn sum(c: sum::Constants) -> impl Fn(sum::Buffers<'_>, Step) + Send + Sync {
     let (count, activation) = (c.terms, fused(c.activation));
     move |b, _| {
         let sum::Buffers { a, b, c, d, output } = b;
         let terms = [a, b, c, d];
-        output.par_chunks_mut(GRAIN).enumerate().for_each(|(i, output)| {
+        elementwise(output, 4, |start, output| {
             let len = output.len();
-            let part = |term: usize| &terms[term][i * GRAIN..][..len];
+            let part = |term: usize| &terms[term][start..][..len];
             let (a, b) = (part(0), part(1));
             output.iter_mut().zip(a.iter().zip(b)).for_each(|(sum, (a, b))| *sum = a + b);
             for term in 2..count {
@@ -34,9 +30,10 @@ pub(super) fn sum(c: sum::Constants) -> impl Fn(sum::Buffers<'_>, Step) + Send +
 pub(super) fn slope(c: slope::Constants) -> impl Fn(slope::Buffers<'_>, Step) + Send + Sync {
     let activation = fused(c.activation).expect("ACTIVATION is the number of a function");
     move |b, _| {
-        let upstream = b.value.par_chunks(GRAIN).zip(b.output_grad.par_chunks(GRAIN));
-        b.input_grad.par_chunks_mut(GRAIN).zip(upstream).for_each(|(grad, (values, upstream))| {
-            for ((grad, &y), upstream) in grad.iter_mut().zip(values).zip(upstream) {
+        let slope::Buffers { value, output_grad, input_grad, .. } = b;
+        elementwise(input_grad, 4, |start, grad| {
+            let upstream = &output_grad[start..];
+            for ((grad, &y), upstream) in grad.iter_mut().zip(&value[start..]).zip(upstream) {
                 *grad = activation.slope_by_value(y) * upstream;
             }
         });
@@ -57,15 +54,17 @@ pub(super) fn concat(c: concat::Constants) -> impl Fn(concat::Buffers<'_>, Step)
     let g = Shape { features: [a, b, c, d], offset, total };
     move |b, _| {
         let concat::Buffers { a, b, c, d, output } = b;
-        output.par_chunks_mut(g.total * LANES).enumerate().for_each(|(block, output)| {
-            let mut output = &mut output[g.offset * LANES..];
-            for (part, features) in [a, b, c, d].into_iter().zip(g.features) {
-                let len = features * LANES;
-                let (here, rest) = output.split_at_mut(len);
-                here.copy_from_slice(&part[block * len..][..len]);
-                output = rest;
+        let mut copies = Vec::new();
+        for (block, output) in output.chunks_mut(g.total * LANES).enumerate() {
+            let lengths = g.features.map(|features| features * LANES);
+            let parts = cut(&mut output[g.offset * LANES..], lengths);
+            for ((to, from), len) in parts.into_iter().zip([a, b, c, d]).zip(lengths) {
+                if len > 0 {
+                    copies.push((to, &from[block * len..][..len]));
+                }
             }
-        });
+        }
+        copy(copies);
     }
 }
 
@@ -95,12 +94,25 @@ pub(super) fn split4(c: split4::Constants) -> impl Fn(split4::Buffers<'_>, Step)
 
 /// Copies to each part, or the first few of them, its features of the whole.
 fn part<const N: usize>(g: &Shape, whole: &[f32], parts: [&mut [f32]; N]) {
-    let mut offset = g.offset;
+    let (mut offset, mut copies) = (g.offset, Vec::new());
     for (part, features) in parts.into_iter().zip(g.features) {
-        let blocks = part.par_chunks_mut(features * LANES);
-        blocks.zip(whole.par_chunks(g.total * LANES)).for_each(|(part, whole)| {
-            part.copy_from_slice(&whole[offset * LANES..][..part.len()]);
-        });
+        for (to, from) in part.chunks_mut(features * LANES).zip(whole.chunks(g.total * LANES)) {
+            let from = &from[offset * LANES..][..to.len()];
+            copies.push((to, from));
+        }
         offset += features;
     }
+    copy(copies);
+}
+
+/// Copies what lies in one piece, on all threads.
+fn copy(copies: Vec<(&mut [f32], &[f32])>) {
+    let (wanted, pieces) = (tasks::wanted(copies.iter().map(|(to, _)| to.len()).sum()), copies.len());
+    let parts = copies.into_iter().flat_map(|(to, from)| {
+        let [parts, _] = grid(wanted, pieces, [Axis::new(to.len(), LANES), Axis::whole(1)]);
+        cut(to, parts.iter().map(|(_, len)| len))
+            .into_iter()
+            .zip(parts.iter().map(|(start, _)| &from[start..]))
+    });
+    tasks::run(parts.collect::<Vec<_>>(), |(to, from)| to.copy_from_slice(&from[..to.len()]));
 }

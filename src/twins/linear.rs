@@ -1,10 +1,10 @@
 //! `shaders/linear.wgsl` on the CPU: a fully connected layer and its gradients.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::fused;
-use super::simd::{cut, mixed, registers, scratch, share, tiles, vectorize, wide, wide_mut};
+use super::simd::{registers, scratch, vectorize, wide, wide_mut};
+use super::tasks::{self, Axis, cut, grid, mixed, portions, tiles};
 use crate::kernels::shaders::linear::{backward, forward, input_gradient, weight_gradient};
 use crate::kernels::{LANES, Step, padded};
 use crate::network::Activation;
@@ -24,6 +24,11 @@ struct Shape {
 impl Shape {
     fn weights(&self) -> usize {
         self.inputs * self.outputs
+    }
+
+    /// Of a launch that goes through all products of weights and images once.
+    fn operations(&self) -> usize {
+        2 * self.weights() * self.blocks * LANES
     }
 }
 
@@ -201,17 +206,20 @@ impl Rows<'_> {
 /// The first of a pair of blocks, the first of its rows that a task makes, and where they go.
 type RowShare<'a> = (usize, usize, [&'a mut [f32]; 2]);
 
-/// Pairs of blocks and a share of their rows, with the part of `output` that belongs to them.
-fn row_shares<'a>(g: &Shape, rows: usize, output: &'a mut [f32]) -> Vec<RowShare<'a>> {
-    let most = share(g.blocks.div_ceil(2), rows, 8);
-    let shares = || tiles(rows, most);
+/// Pairs of blocks and a share of their rows, `wanted` tasks of them, with the part of `output` that belongs to them.
+fn row_shares<'a>(g: &Shape, wanted: usize, rows: usize, output: &'a mut [f32]) -> Vec<RowShare<'a>> {
+    let axis = Axis { all: rows, tile: 8, least: 1 };
+    // One block at a time where there are too few rows for pairs.
+    let together = if g.blocks.div_ceil(2) * rows < wanted { 1 } else { 2 };
+    let [shares, _] = grid(wanted, g.blocks.div_ceil(together), [axis, Axis::whole(1)]);
+    let shares = || shares.iter();
     let mut work = Vec::new();
-    for (pair, output) in output.chunks_mut(2 * rows * LANES).enumerate() {
+    for (at, output) in output.chunks_mut(together * rows * LANES).enumerate() {
         let (one, other) = output.split_at_mut(rows * LANES);
         let there = usize::from(!other.is_empty());
         let mut others = cut(other, shares().map(|(_, n)| there * n * LANES)).into_iter();
         for ((first, _), one) in shares().zip(cut(one, shares().map(|(_, n)| n * LANES))) {
-            work.push((2 * pair, first, [one, others.next().unwrap_or_default()]));
+            work.push((together * at, first, [one, others.next().unwrap_or_default()]));
         }
     }
     work
@@ -225,8 +233,8 @@ fn two_blocks(all: &[f32], block: usize, features: usize) -> [&[f32]; 2] {
 fn outputs(g: &Shape, b: forward::Buffers<'_>) {
     let forward::Buffers { input, weight, bias, output } = b;
     let bias = if g.bias { bias } else { &[] };
-    let work = row_shares(g, g.outputs, output);
-    work.into_par_iter().with_max_len(1).for_each(|(block, first, output)| {
+    let work = row_shares(g, tasks::wanted(g.operations()), g.outputs, output);
+    tasks::run(work, |(block, first, output)| {
         vectorize(Rows {
             inputs: g.inputs,
             across: g.inputs,
@@ -242,8 +250,9 @@ fn outputs(g: &Shape, b: forward::Buffers<'_>) {
 
 /// A part of the backward pass that one thread does.
 enum Task<'a> {
-    /// Columns from `first` on of partial sum `split`: a slice of each row; and all biases, or none.
-    Weights { split: usize, first: usize, rows: Vec<&'a mut [f32]>, biases: &'a mut [f32] },
+    /// Columns from `first[1]` on of rows from `first[0]` on of partial sum `split`: a slice of each row; and the rows'
+    /// biases, or none.
+    Weights { split: usize, first: [usize; 2], rows: Vec<&'a mut [f32]>, biases: &'a mut [f32] },
     /// The gradient of some inputs of a pair of blocks.
     Input { block: usize, first: usize, output: [&'a mut [f32]; 2] },
 }
@@ -260,23 +269,27 @@ struct Backward<'a> {
 
 fn gradients(g: &Shape, b: Backward<'_>) {
     let Backward { input, output_grad, .. } = b;
+    // Of each of the two gradients, so that a thread's share of the list is as much of either.
+    let wanted = tasks::wanted(g.operations());
     let mut weights = Vec::new();
     if let Some([weight_grad, bias_grad]) = b.weights {
-        let most = share(g.splits, g.inputs, LANES);
+        // Along the columns, each of which is then turned once, and across them where those are too few.
+        let columns = Axis::new(g.inputs, LANES);
+        let [columns, rows] = grid(wanted, g.splits, [columns, Axis { all: g.outputs, tile: 6, least: 2 }]);
         let mut biases = bias_grad.chunks_mut(padded(g.outputs));
         let splits = weight_grad.chunks_mut(padded(g.weights())).take(g.splits);
         for (split, weight_grad) in splits.enumerate() {
             let mut biases =
                 if g.bias { &mut biases.next().unwrap_or_default()[..g.outputs] } else { &mut [] };
-            let mut shares: Vec<Vec<&mut [f32]>> =
-                tiles(g.inputs, most).map(|_| Vec::with_capacity(g.outputs)).collect();
-            for row in weight_grad[..g.weights()].chunks_exact_mut(g.inputs) {
-                for (share, part) in shares.iter_mut().zip(row.chunks_mut(most)) {
-                    share.push(part);
+            let lengths = columns.iter().map(|(_, count)| count);
+            let mut portions = portions(&mut weight_grad[..g.weights()], rows, g.inputs, lengths).into_iter();
+            for (row, count) in rows.iter() {
+                let (mut own, rest) = biases.split_at_mut(if g.bias { count } else { 0 });
+                biases = rest;
+                for ((column, _), rows) in columns.iter().zip(portions.by_ref()) {
+                    let (first, biases) = ([row, column], std::mem::take(&mut own));
+                    weights.push(Task::Weights { split, first, rows, biases });
                 }
-            }
-            for ((first, _), rows) in tiles(g.inputs, most).zip(shares) {
-                weights.push(Task::Weights { split, first, rows, biases: std::mem::take(&mut biases) });
             }
         }
     }
@@ -284,10 +297,10 @@ fn gradients(g: &Shape, b: Backward<'_>) {
     let mut weight: &[f32] = &[];
     if let Some((values, input_grad)) = b.inputs {
         weight = values;
-        let work = row_shares(g, g.inputs, input_grad);
+        let work = row_shares(g, wanted, g.inputs, input_grad);
         inputs.extend(work.into_iter().map(|(block, first, output)| Task::Input { block, first, output }));
     }
-    mixed(inputs, weights).into_par_iter().with_max_len(1).for_each(|task| match task {
+    tasks::run(mixed(inputs, weights), |task| match task {
         Task::Weights { split, first, rows, biases } => {
             let columns = rows.first().map_or(0, |row| row.len());
             // A whole number of registers for each image.
@@ -324,16 +337,16 @@ fn gradients(g: &Shape, b: Backward<'_>) {
     });
 }
 
-/// `weight_grad[o, i] = Σ image output_grad[o, image] · input[image, i]` for some columns `i`, over the blocks
-/// of one split. The input is turned first, so that a register holds columns: nothing is left to be added up
+/// `weight_grad[o, i] = Σ image output_grad[o, image] · input[image, i]` for some rows `o` and columns `i`, over the
+/// blocks of one split. The input is turned first, so that a register holds columns: nothing is left to be added up
 /// across its lanes.
 struct WeightGradient<'a> {
     g: &'a Shape,
     input: &'a [f32],
     output_grad: &'a [f32],
     split: usize,
-    /// The first column.
-    first: usize,
+    /// The first row and column.
+    first: [usize; 2],
     /// Columns, rounded up to whole registers.
     stride: usize,
     /// Room for the input's columns: `[image][stride]`.
@@ -351,7 +364,7 @@ impl WithSimd for WeightGradient<'_> {
         let columns = self.rows.first().map_or(0, |row| row.len());
         let blocks = || (self.split..g.blocks).step_by(g.splits);
         for (block, turned) in blocks().zip(self.turned.chunks_exact_mut(LANES * stride)) {
-            let input = &self.input[(block * g.inputs + self.first) * LANES..][..columns * LANES];
+            let input = &self.input[(block * g.inputs + self.first[1]) * LANES..][..columns * LANES];
             for (i, pixels) in input.chunks_exact(LANES).enumerate() {
                 for (image, &pixel) in turned.chunks_exact_mut(stride).zip(pixels) {
                     image[i] = pixel;
@@ -362,7 +375,8 @@ impl WithSimd for WeightGradient<'_> {
         for (o, bias) in self.biases.iter_mut().enumerate() {
             let mut sum = simd.splat_f32s(0.0);
             for block in blocks() {
-                for &value in wide::<S>(&self.output_grad[(block * g.outputs + o) * LANES..][..LANES]) {
+                let at = (block * g.outputs + self.first[0] + o) * LANES;
+                for &value in wide::<S>(&self.output_grad[at..][..LANES]) {
                     sum = simd.add_f32s(sum, value);
                 }
             }
@@ -371,8 +385,8 @@ impl WithSimd for WeightGradient<'_> {
         let registers = columns.div_ceil(S::F32_LANES);
         for (i, n) in tiles(registers, 4) {
             let mut o = 0;
-            while o < g.outputs {
-                let left = g.outputs - o;
+            while o < self.rows.len() {
+                let left = self.rows.len() - o;
                 o += match (n, left) {
                     (4, 6..) if S::F32_LANES >= 16 => self.outer::<S, 6, 4>(simd, o, i),
                     (3, 6..) if S::F32_LANES >= 16 => self.outer::<S, 6, 3>(simd, o, i),
@@ -401,7 +415,8 @@ impl WeightGradient<'_> {
         let mut sums = [[simd.splat_f32s(0.0); I]; O];
         let blocks = (self.split..g.blocks).step_by(g.splits);
         for (block, turned) in blocks.zip(wide::<S>(self.turned).chunks_exact(LANES * wide_stride)) {
-            let grads = &self.output_grad[(block * g.outputs + first) * LANES..][..O * LANES];
+            let at = (block * g.outputs + self.first[0] + first) * LANES;
+            let grads = &self.output_grad[at..][..O * LANES];
             for (image, columns) in turned.chunks_exact(wide_stride).enumerate() {
                 let columns: [S::f32s; I] = columns[i..][..I].try_into().expect("I registers");
                 for o in 0..O {

@@ -1,8 +1,6 @@
 //! `shaders/loss.wgsl` on the CPU: softmax with cross-entropy, accuracy, and their sums over a batch.
 
-use rayon::prelude::*;
-
-use super::simd::{cut, share, tiles};
+use super::tasks::{self, Axis, cut, each, grid};
 use crate::kernels::loss::RECORD;
 use crate::kernels::optimizer::{Fault, Kind};
 use crate::kernels::shaders::loss::{add_rows, cross_entropy, cross_entropy_gradient, softmax, sum_rows};
@@ -47,30 +45,31 @@ pub(super) fn softmax(c: softmax::Constants) -> impl Fn(softmax::Buffers<'_>, St
     move |b, _| {
         let softmax::Buffers { logits, probabilities } = b;
         let (size, stride) = (classes * positions * LANES, positions * LANES);
-        probabilities.par_chunks_mut(size).zip(logits.par_chunks(size)).for_each(
-            |(probabilities, logits)| {
-                for start in 0..stride {
-                    let s = Softmax::of(classes, stride, &logits[start..], None);
-                    for at in (start..size).step_by(stride) {
-                        probabilities[at] = (logits[at] - s.most).exp() / s.sum;
-                    }
+        let operations = OPERATIONS * logits.len();
+        each(probabilities, size, operations, |block, probabilities| {
+            let logits = &logits[block * size..][..size];
+            for start in 0..stride {
+                let s = Softmax::of(classes, stride, &logits[start..], None);
+                for at in (start..size).step_by(stride) {
+                    probabilities[at] = (logits[at] - s.most).exp() / s.sum;
                 }
-            },
-        );
+            }
+        });
     }
 }
 
 pub(super) fn add_rows(_: add_rows::Constants) -> impl Fn(add_rows::Buffers<'_>, Step) + Send + Sync {
     |b, _| {
         let sums = b.rows.len() / 2;
-        for (k, sum) in b.rows.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let operations = 4 * b.summed.len();
+        each(b.rows.as_chunks_mut::<2>().0, 1, operations, |k, sum| {
             let chunks = b.summed.chunks(2 * WORKGROUP).skip(k).step_by(sums);
             let rows = chunks.flat_map(|rows| rows.as_chunks::<2>().0);
             // Of up to 2²⁴ rows.
             let add =
                 |all: [f64; 2], row: &[f32; 2]| [all[0] + f64::from(row[0]), all[1] + f64::from(row[1])];
-            *sum = rows.fold([0.0; 2], add).map(|sum| sum as f32);
-        }
+            sum[0] = rows.fold([0.0; 2], add).map(|sum| sum as f32);
+        });
     }
 }
 
@@ -107,6 +106,9 @@ pub(super) fn sum_into(record: &mut [u32], rows: &[f32], count: u32) {
         record[3] = record[3].max(Fault { kind: Kind::Loss, chunk: 0 }.flags());
     }
 }
+
+/// Of a logit: two exponentials of some twenty each.
+const OPERATIONS: usize = 40;
 
 /// What one row's softmax needs: its largest logit, the first class that has it, and the sum of exponentials.
 struct Softmax {
@@ -147,28 +149,27 @@ struct Piece<'a> {
 fn losses(g: &Shape, step: Step, b: cross_entropy::Buffers<'_>, gradient: Option<&mut [f32]>) {
     let cross_entropy::Buffers { logits, labels, order, rows } = b;
     let labels: &[u8] = bytemuck::cast_slice(labels);
-    // As many positions as leave every thread a piece.
-    let tile = share(g.blocks, g.positions, 1);
-    let lengths = || tiles(g.positions, tile).map(|(_, len)| len * LANES);
+    let wanted = tasks::wanted(OPERATIONS * logits.len());
+    let [parts, _] = grid(wanted, g.blocks, [Axis::new(g.positions, 1), Axis::whole(1)]);
+    let lengths = || parts.iter().map(|(_, len)| len * LANES);
     let mut pieces: Vec<Piece<'_>> = rows
         .chunks_mut(2 * g.positions * LANES)
         .enumerate()
         .flat_map(|(block, rows)| {
             let rows = cut(rows, lengths().map(|len| 2 * len));
-            let firsts = tiles(g.positions, tile).map(|(first, _)| first);
+            let firsts = parts.iter().map(|(first, _)| first);
             firsts.zip(rows).map(move |(first, rows)| Piece { block, first, rows, gradients: Vec::new() })
         })
         .collect();
     if let Some(gradient) = gradient {
-        let tiles = g.positions.div_ceil(tile);
         for (plane, gradient) in gradient.chunks_mut(g.positions * LANES).enumerate() {
-            let pieces = &mut pieces[plane / g.classes * tiles..][..tiles];
+            let pieces = &mut pieces[plane / g.classes * parts.count..][..parts.count];
             for (piece, gradient) in pieces.iter_mut().zip(cut(gradient, lengths())) {
                 piece.gradients.push(gradient);
             }
         }
     }
-    pieces.into_par_iter().for_each(|piece| {
+    tasks::run(pieces, |piece| {
         piece.cross_entropy(g, logits, labels, &order[step.cursor as usize..], step.count as usize)
     });
 }

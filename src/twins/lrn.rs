@@ -1,8 +1,7 @@
 //! `shaders/lrn.wgsl` on the CPU: local response normalisation across channels, and its gradient.
 
-use rayon::prelude::*;
-
 use super::simd::{Plain, lanes, lanes_mut, scratch, vectorize};
+use super::tasks::{self, Axis, cut, grid};
 use crate::kernels::shaders::lrn::{backward, forward};
 use crate::kernels::{LANES, Step};
 
@@ -48,26 +47,44 @@ impl Shape {
         squares.map(|squares| self.k + self.alpha / self.size as f32 * squares)
     }
 
-    /// Runs `plane(block, channel, output plane)` on every channel of every block.
-    fn planes(&self, output: &mut [f32], plane: impl Fn(usize, usize, &mut [f32]) + Sync) {
-        output.par_chunks_mut(self.positions * LANES).enumerate().for_each(|(i, output)| {
-            vectorize(Plain(|| plane(i / self.channels, i % self.channels, output)));
-        });
+    /// Runs `strip([block, channel, first position], output)` on every channel of every block, or some positions of it,
+    /// of all outputs at once.
+    fn strips<const N: usize>(
+        &self,
+        outputs: [&mut [f32]; N],
+        strip: impl Fn([usize; 3], [&mut [f32]; N]) + Send + Sync,
+    ) {
+        let planes = outputs[0].len() / (self.positions * LANES);
+        // A power takes some twenty operations.
+        let wanted = tasks::wanted(20 * outputs[0].len());
+        let [positions, _] = grid(wanted, planes, [Axis::new(self.positions, 1), Axis::whole(1)]);
+        let places =
+            (0..planes).flat_map(|plane| positions.iter().map(move |(first, len)| (plane, first, len)));
+        let mut parts =
+            outputs.map(|output| cut(output, places.clone().map(|(.., len)| len * LANES)).into_iter());
+        let strips: Vec<_> = places
+            .map(|(plane, first, _)| {
+                let at = [plane / self.channels, plane % self.channels, first];
+                (at, parts.each_mut().map(|parts| parts.next().unwrap_or_default()))
+            })
+            .collect();
+        tasks::run(strips, |(at, outputs)| vectorize(Plain(|| strip(at, outputs))));
     }
 }
 
 fn outputs(g: &Shape, b: forward::Buffers<'_>) {
     let forward::Buffers { input, output } = b;
     let len = g.channels * g.positions * LANES;
-    g.planes(
-        output,
+    g.strips(
+        [output],
         #[inline(always)]
-        |block, c, output| {
+        |[block, c, first], [output]| {
             let input = &input[block * len..][..len];
-            for position in 0..g.positions {
+            for at in 0..output.len() / LANES {
+                let position = first + at;
                 let bases = g.bases(input, c, position);
                 let x = lanes(input, c * g.positions + position);
-                *lanes_mut(output, position) = std::array::from_fn(|l| x[l] * bases[l].powf(-g.beta));
+                *lanes_mut(output, at) = std::array::from_fn(|l| x[l] * bases[l].powf(-g.beta));
             }
         },
     );
@@ -79,34 +96,30 @@ fn gradients(g: &Shape, b: backward::Buffers<'_>) {
     let share = 2.0 * g.alpha * g.beta / g.size as f32;
     // First what each channel gives to those in its window, which the shader computes for each of them anew.
     scratch(input.len(), |terms| {
-        let size = g.positions * LANES;
-        input_grad.par_chunks_mut(size).zip(terms.par_chunks_mut(size)).enumerate().for_each(
-            |(i, (own, terms))| {
-                vectorize(Plain(
-                    #[inline(always)]
-                    || {
-                        let (block, c) = (i / g.channels, i % g.channels);
-                        let (x, upstream) = (&input[i * size..][..size], &output_grad[i * size..][..size]);
-                        for position in 0..g.positions {
-                            let bases = g.bases(&input[block * len..][..len], c, position);
-                            let (x, upstream) = (lanes(x, position), lanes(upstream, position));
-                            let scaled: [f32; LANES] =
-                                std::array::from_fn(|l| upstream[l] * bases[l].powf(-g.beta));
-                            *lanes_mut(own, position) = scaled;
-                            *lanes_mut(terms, position) =
-                                std::array::from_fn(|l| scaled[l] * x[l] / bases[l]);
-                        }
-                    },
-                ));
+        g.strips(
+            [&mut *input_grad, &mut *terms],
+            #[inline(always)]
+            |[block, c, first], [own, terms]| {
+                let (input, output_grad) = (&input[block * len..][..len], &output_grad[block * len..][..len]);
+                for at in 0..own.len() / LANES {
+                    let position = first + at;
+                    let bases = g.bases(input, c, position);
+                    let place = c * g.positions + position;
+                    let (x, upstream) = (lanes(input, place), lanes(output_grad, place));
+                    let scaled: [f32; LANES] = std::array::from_fn(|l| upstream[l] * bases[l].powf(-g.beta));
+                    *lanes_mut(own, at) = scaled;
+                    *lanes_mut(terms, at) = std::array::from_fn(|l| scaled[l] * x[l] / bases[l]);
+                }
             },
         );
         let terms = &*terms;
-        g.planes(
-            input_grad,
+        g.strips(
+            [input_grad],
             #[inline(always)]
-            |block, c, input_grad| {
+            |[block, c, first], [input_grad]| {
                 let (input, terms) = (&input[block * len..][..len], &terms[block * len..][..len]);
-                for position in 0..g.positions {
+                for at in 0..input_grad.len() / LANES {
+                    let position = first + at;
                     let mut sum = [0.0; LANES];
                     for other in g.window(c, (g.size - 1) / 2, g.size / 2) {
                         let terms = lanes(terms, other * g.positions + position);
@@ -115,7 +128,7 @@ fn gradients(g: &Shape, b: backward::Buffers<'_>) {
                         }
                     }
                     let x = lanes(input, c * g.positions + position);
-                    let grad = lanes_mut(input_grad, position);
+                    let grad = lanes_mut(input_grad, at);
                     for l in 0..LANES {
                         grad[l] -= share * x[l] * sum[l];
                     }

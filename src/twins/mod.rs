@@ -24,6 +24,7 @@ mod random;
 mod rbf;
 pub(crate) mod simd;
 mod squared_error;
+pub(crate) mod tasks;
 
 use crate::kernels::{Launch, Slots, Step};
 use crate::network::Activation;

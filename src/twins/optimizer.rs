@@ -1,10 +1,11 @@
 //! `shaders/optimizer.wgsl` on the CPU: what finishes every gradient, updates every parameter and sums the batch's
 //! metrics.
 
-use rayon::prelude::*;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::loss::sum_into;
 use super::simd::{Plain, vectorize};
+use super::tasks::{self, each, elementwise};
 use crate::kernels::loss::RECORD;
 use crate::kernels::optimizer::{FROZEN, Fault, Kind, SQUARED, STATUS, Segment, TRAINED};
 use crate::kernels::shaders::optimizer::adam::Buffers;
@@ -115,8 +116,11 @@ pub(super) fn adamw(c: adamw::Constants) -> impl Fn(adamw::Buffers<'_>, Step) + 
     move |b, step| update(&o, step, buffers!(b, moment1: b.moment1, moment2: b.moment2))
 }
 
-/// Parameters that a thread updates at once.
+/// Parameters that a task updates at most.
 const GRAIN: usize = 32 * CHUNK;
+
+/// Operations on a parameter, about.
+const OPERATIONS: usize = 12;
 
 /// Takes the first `len` values off a slice, or what is left.
 fn take<'a>(from: &mut &'a mut [f32], len: usize) -> &'a mut [f32] {
@@ -150,9 +154,12 @@ impl Gradient<'_> {
     }
 }
 
-/// Cuts the gradients into parts of at most [`GRAIN`], in the order of their parameters.
+/// Cuts the gradients into parts of at most [`GRAIN`], in the order of their parameters, so that there is one for every
+/// thread.
 fn parts<'a>(mut segments: &[Segment], mut gradients: &'a mut [f32]) -> Vec<Gradient<'a>> {
     // Tensors, and their gradients, lie in the order of their segments; a partial sum is as long as its tensor.
+    let all = CHUNK * segments.len();
+    let grain = (all / tasks::wanted(OPERATIONS * all)).clamp(CHUNK, GRAIN) / CHUNK * CHUNK;
     let (mut parts, mut at) = (Vec::new(), 0);
     while let [segment, ..] = *segments {
         let (first, stride) = (4 * segment.first as usize, 4 * segment.stride as usize);
@@ -161,9 +168,9 @@ fn parts<'a>(mut segments: &[Segment], mut gradients: &'a mut [f32]) -> Vec<Grad
         let others: &[f32] = take(&mut gradients, stride * (segment.partials as usize - 1));
         at = first + stride * segment.partials as usize;
         segments = &segments[stride / CHUNK..];
-        for start in (0..stride).step_by(GRAIN) {
+        for start in (0..stride).step_by(grain) {
             parts.push(Gradient {
-                whole: take(&mut sums, GRAIN),
+                whole: take(&mut sums, grain),
                 others: others.get(start..).unwrap_or_default(),
                 stride,
                 share: segment.share,
@@ -199,7 +206,7 @@ struct Piece<'a> {
 fn sums(b: square_sums::Buffers<'_>) {
     let square_sums::Buffers { gradients, segments, squares } = b;
     let segments: &[Segment] = bytemuck::cast_slice(segments);
-    parts(segments, gradients).into_par_iter().for_each(|mut part| {
+    tasks::run(parts(segments, gradients), |mut part| {
         vectorize(Plain(
             #[inline(always)]
             || part.finish(),
@@ -207,12 +214,12 @@ fn sums(b: square_sums::Buffers<'_>) {
     });
     let (gradients, groups) = (&*gradients, squares.len());
     let blocks: Vec<&[Segment]> = segments.chunks(SQUARED / CHUNK).collect();
-    squares.par_iter_mut().enumerate().for_each(|(group, sum)| {
+    each(squares, 1, 2 * gradients.len(), |group, sum| {
         vectorize(Plain(
             #[inline(always)]
             || {
                 let trained = blocks.iter().skip(group).step_by(groups).copied().flatten();
-                *sum = trained
+                sum[0] = trained
                     .filter(|segment| segment.share == TRAINED)
                     .map(|segment| squared(&gradients[4 * segment.first as usize..][..CHUNK]))
                     .sum();
@@ -259,18 +266,19 @@ fn update(o: &Shape, step: Step, b: Buffers<'_>) {
             }
         })
         .collect();
-    let flags = pieces
-        .into_par_iter()
-        .map(|piece| {
-            let mut flags = 0;
-            vectorize(Plain(
-                #[inline(always)]
-                || flags = piece.update(o, clip, &step),
-            ));
-            flags
-        })
-        .reduce(|| 0, u32::max);
-    record[3] = record[3].max(flags);
+    // The largest, whichever task comes first.
+    let worst = AtomicU32::new(0);
+    tasks::run(pieces, |piece| {
+        let mut flags = 0;
+        vectorize(Plain(
+            #[inline(always)]
+            || flags = piece.update(o, clip, &step),
+        ));
+        if flags > 0 {
+            worst.fetch_max(flags, Ordering::Relaxed);
+        }
+    });
+    record[3] = record[3].max(worst.into_inner());
     if Fault::of(record[3]).is_some() {
         status[0] = time;
     }
@@ -358,9 +366,9 @@ pub(super) fn restore(_: restore::Constants) -> impl Fn(restore::Buffers<'_>, St
     |b, _| {
         let restore::Buffers { parameters, moment1, moment2, kept } = b;
         let len = parameters.len();
-        parameters.copy_from_slice(&kept[..len]);
-        for (moment, kept) in [moment1, moment2].into_iter().zip(kept[len..].chunks(len)) {
-            moment.copy_from_slice(kept);
+        let all = std::iter::once(parameters).chain([moment1, moment2]);
+        for (now, kept) in all.zip(kept.chunks(len)) {
+            elementwise(now, 1, |start, now| now.copy_from_slice(&kept[start..][..now.len()]));
         }
     }
 }

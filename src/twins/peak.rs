@@ -1,9 +1,9 @@
 //! `shaders/peak.wgsl` on the CPU: the most that it does, against which the benchmark holds every other twin.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::simd::vectorize;
+use super::tasks::{each, threads};
 use crate::kernels::Step;
 use crate::kernels::peak::CHAINS;
 use crate::kernels::shaders::peak::{copy, multiply_add};
@@ -20,10 +20,11 @@ pub(super) fn multiply_add(
     let rounds = c.rounds;
     move |b, _| {
         let multiply_add::Buffers { input, output } = b;
-        output
-            .par_chunks_mut(GRAIN)
-            .zip(input.par_chunks(GRAIN))
-            .for_each(|(output, input)| vectorize(Chains { input, output, rounds }));
+        let operations = 2 * CHAINS * rounds * output.len();
+        each(output, GRAIN, operations, |at, output| {
+            let input = &input[at * GRAIN..][..output.len()];
+            vectorize(Chains { input, output, rounds });
+        });
     }
 }
 
@@ -31,11 +32,11 @@ pub(super) fn copy(_: copy::Constants) -> impl Fn(copy::Buffers<'_>, Step) + Sen
     |b, _| {
         let copy::Buffers { source, copied } = b;
         // One piece a thread, so that a large copy goes past the caches.
-        let piece = copied.len().div_ceil(rayon::current_num_threads()).max(1);
-        copied
-            .par_chunks_mut(piece)
-            .zip(source.par_chunks(piece))
-            .for_each(|(copied, source)| copied.copy_from_slice(source));
+        let piece = copied.len().div_ceil(threads()).max(1);
+        let operations = copied.len();
+        each(copied, piece, operations, |at, copied| {
+            copied.copy_from_slice(&source[at * piece..][..copied.len()]);
+        });
     }
 }
 

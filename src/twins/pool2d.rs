@@ -1,8 +1,9 @@
 //! `shaders/pool2d.wgsl` on the CPU: the maximum or the mean of each window, upsampling, and their gradients.
 
-use rayon::prelude::*;
+use std::ops::Range;
 
 use super::simd::{Plain, lanes, lanes_mut, vectorize};
+use super::tasks::{self, Axis, cut, each, grid};
 use crate::kernels::pool2d::adaptive;
 use crate::kernels::shaders::pool2d::{
     adaptive_backward, adaptive_forward, average_backward, average_forward, max_backward, max_forward,
@@ -126,7 +127,7 @@ pub(super) fn upsample_backward(
 
 impl Shape {
     /// The part of window `at` that lies within the input, in dimension `d`.
-    fn window(&self, d: usize, at: usize) -> std::ops::Range<usize> {
+    fn window(&self, d: usize, at: usize) -> Range<usize> {
         let start = at * self.stride[d];
         let end = (start + self.kernel[d]).saturating_sub(self.pad[d]).min(self.in_size[d]);
         start.saturating_sub(self.pad[d])..end
@@ -151,44 +152,75 @@ impl Shape {
         (places, count)
     }
 
-    /// Runs `plane(input plane, output plane)` on every channel of every block.
-    fn planes<A: Send + Sync, B: Send>(
+    /// Some rows of each channel of each block of a tensor with planes of this size: the plane, and the rows.
+    fn strips(&self, len: usize, size: [usize; 2]) -> impl Iterator<Item = Strip> + Clone {
+        let planes = len / (size[0] * size[1] * LANES);
+        let [rows, _] =
+            grid(tasks::wanted(self.operations(planes)), planes, [Axis::new(size[0], 1), Axis::whole(1)]);
+        (0..planes).flat_map(move |plane| rows.iter().map(move |(start, len)| (plane, start..start + len)))
+    }
+
+    /// A few for each place of so many planes, on both sides.
+    fn operations(&self, planes: usize) -> usize {
+        let places = self.in_size[0] * self.in_size[1] + self.out_size[0] * self.out_size[1];
+        4 * places * planes * LANES
+    }
+
+    /// Runs `strip(input plane, rows, those of the output)` on every channel of every block, some rows at a time.
+    fn rows(
         &self,
-        from: (&[A], [usize; 2]),
-        to: (&mut [B], [usize; 2]),
-        plane: impl Fn(usize, &[A], &mut [B]) + Sync,
+        (from, from_size): (&[f32], [usize; 2]),
+        (to, size): (&mut [f32], [usize; 2]),
+        rows: impl Fn(Strip, &[f32], &mut [f32]) + Send + Sync,
     ) {
-        let len = |size: [usize; 2]| size[0] * size[1] * LANES;
-        to.0.par_chunks_mut(len(to.1))
-            .zip(from.0.par_chunks(len(from.1)))
-            .with_min_len(4)
-            .enumerate()
-            .for_each(|(i, (to, from))| vectorize(Plain(|| plane(i, from, to))));
+        let len = from_size[0] * from_size[1] * LANES;
+        let strips = self.strips(to.len(), size);
+        let outputs = cut(to, strips.clone().map(|(_, rows)| rows.len() * size[1] * LANES));
+        let mut work: Vec<_> = strips.zip(outputs).collect();
+        each(&mut work, 1, self.operations(from.len() / len), |_, work| {
+            let [((plane, range), to)] = work else { return };
+            let from = &from[*plane * len..][..len];
+            vectorize(Plain(
+                #[inline(always)]
+                || rows((*plane, range.clone()), from, to),
+            ));
+        });
     }
 }
 
+/// A plane, which is a channel of a block, and some rows of it.
+type Strip = (usize, Range<usize>);
+
 /// Places of a window in one dimension, and as how many a mean counts them.
-type Counted = (std::ops::Range<usize>, usize);
+type Counted = (Range<usize>, usize);
+
+/// What two ranges have in common.
+#[inline(always)]
+fn common(a: Range<usize>, b: &Range<usize>) -> Range<usize> {
+    a.start.max(b.start)..a.end.min(b.end)
+}
 
 fn maxima(g: &Shape, b: max_forward::Buffers<'_>) {
     let max_forward::Buffers { input, output, winner } = b;
-    let [height, width] = g.out_size;
-    let plane = height * width * LANES;
-    let work = output.par_chunks_mut(plane).zip(winner.par_chunks_mut(plane));
-    work.zip(input.par_chunks(g.in_size[0] * g.in_size[1] * LANES)).with_min_len(4).for_each(
-        |((output, winner), input)| {
-            vectorize(Plain(
-                #[inline(always)]
-                || max_plane(g, input, output, winner),
-            ))
-        },
-    );
+    let plane = g.in_size[0] * g.in_size[1] * LANES;
+    let strips = g.strips(output.len(), g.out_size);
+    let lengths = strips.clone().map(|(_, rows)| rows.len() * g.out_size[1] * LANES);
+    let outputs = cut(output, lengths.clone()).into_iter().zip(cut(winner, lengths));
+    let mut work: Vec<_> = strips.zip(outputs).collect();
+    each(&mut work, 1, g.operations(input.len() / plane), |_, work| {
+        let [((i, rows), (output, winner))] = work else { return };
+        let input = &input[*i * plane..][..plane];
+        vectorize(Plain(
+            #[inline(always)]
+            || max_rows(g, input, rows.clone(), output, winner),
+        ));
+    });
 }
 
 #[inline(always)]
-fn max_plane(g: &Shape, input: &[f32], output: &mut [f32], winner: &mut [u32]) {
-    let [height, width] = g.out_size;
-    for y in 0..height {
+fn max_rows(g: &Shape, input: &[f32], range: Range<usize>, output: &mut [f32], winner: &mut [u32]) {
+    let width = g.out_size[1];
+    for (row, y) in range.enumerate() {
         for x in 0..width {
             let (rows, columns) = (g.window(0, y), g.window(1, x));
             let place = |iy: usize, ix: usize| {
@@ -207,8 +239,8 @@ fn max_plane(g: &Shape, input: &[f32], output: &mut [f32], winner: &mut [u32]) {
                     }
                 }
             }
-            *lanes_mut(output, y * width + x) = best;
-            *lanes_mut(winner, y * width + x) = won;
+            *lanes_mut(output, row * width + x) = best;
+            *lanes_mut(winner, row * width + x) = won;
         }
     }
 }
@@ -216,21 +248,21 @@ fn max_plane(g: &Shape, input: &[f32], output: &mut [f32], winner: &mut [u32]) {
 fn max_gradients(g: &Shape, b: max_backward::Buffers<'_>) {
     let max_backward::Buffers { output_grad, won, input_grad } = b;
     let [height, width] = g.out_size;
-    g.planes(
+    g.rows(
         (output_grad, g.out_size),
         (input_grad, g.in_size),
         #[inline(always)]
-        |i, grads, input_grad| {
+        |(i, range), grads, input_grad| {
             let won = &won[i * height * width * LANES..][..height * width * LANES];
             input_grad.fill(0.0);
             for y in 0..height {
                 for x in 0..width {
                     let (grads, won) = (lanes(grads, y * width + x), lanes(won, y * width + x));
-                    for iy in g.window(0, y) {
+                    for iy in common(g.window(0, y), &range) {
                         for ix in g.window(1, x) {
                             let here = (iy + g.pad[0] - y * g.stride[0]) * g.kernel[1] + ix + g.pad[1]
                                 - x * g.stride[1];
-                            let to = lanes_mut(input_grad, iy * g.in_size[1] + ix);
+                            let to = lanes_mut(input_grad, (iy - range.start) * g.in_size[1] + ix);
                             for l in 0..LANES {
                                 to[l] += if won[l] == here as u32 { grads[l] } else { 0.0 };
                             }
@@ -243,14 +275,19 @@ fn max_gradients(g: &Shape, b: max_backward::Buffers<'_>) {
 }
 
 /// The mean of each window, which `window(dimension, place of the output)` gives.
-fn means(g: &Shape, input: &[f32], output: &mut [f32], window: impl Fn(usize, usize) -> Counted + Sync) {
-    let [height, width] = g.out_size;
-    g.planes(
+fn means(
+    g: &Shape,
+    input: &[f32],
+    output: &mut [f32],
+    window: impl Fn(usize, usize) -> Counted + Send + Sync,
+) {
+    let width = g.out_size[1];
+    g.rows(
         (input, g.in_size),
         (output, g.out_size),
         #[inline(always)]
-        |_, input, output| {
-            for y in 0..height {
+        |(_, range), input, output| {
+            for (row, y) in range.enumerate() {
                 let (rows, high) = window(0, y);
                 for x in 0..width {
                     let (columns, wide) = window(1, x);
@@ -264,7 +301,7 @@ fn means(g: &Shape, input: &[f32], output: &mut [f32], window: impl Fn(usize, us
                         }
                     }
                     let cells = (high * wide) as f32;
-                    *lanes_mut(output, y * width + x) = sum.map(|sum: f32| sum / cells);
+                    *lanes_mut(output, row * width + x) = sum.map(|sum: f32| sum / cells);
                 }
             }
         },
@@ -276,24 +313,25 @@ fn mean_gradients(
     g: &Shape,
     output_grad: &[f32],
     input_grad: &mut [f32],
-    window: impl Fn(usize, usize) -> Counted + Sync,
+    window: impl Fn(usize, usize) -> Counted + Send + Sync,
 ) {
     let [height, width] = g.out_size;
-    g.planes(
+    g.rows(
         (output_grad, g.out_size),
         (input_grad, g.in_size),
         #[inline(always)]
-        |_, grads, input_grad| {
+        |(_, range), grads, input_grad| {
             input_grad.fill(0.0);
             for y in 0..height {
                 let (rows, high) = window(0, y);
+                let rows = common(rows, &range);
                 for x in 0..width {
                     let (columns, wide) = window(1, x);
                     let cells = (high * wide) as f32;
                     let share = lanes(grads, y * width + x).map(|grad| grad / cells);
                     for iy in rows.clone() {
                         for ix in columns.clone() {
-                            let to = lanes_mut(input_grad, iy * g.in_size[1] + ix);
+                            let to = lanes_mut(input_grad, (iy - range.start) * g.in_size[1] + ix);
                             for l in 0..LANES {
                                 to[l] += share[l];
                             }
@@ -307,16 +345,16 @@ fn mean_gradients(
 
 fn copies(g: &Shape, b: upsample_forward::Buffers<'_>) {
     let upsample_forward::Buffers { input, output } = b;
-    let [height, width] = g.out_size;
-    g.planes(
+    let width = g.out_size[1];
+    g.rows(
         (input, g.in_size),
         (output, g.out_size),
         #[inline(always)]
-        |_, input, output| {
-            for y in 0..height {
+        |(_, range), input, output| {
+            for (row, y) in range.enumerate() {
                 for x in 0..width {
                     let from = y / g.stride[0] * g.in_size[1] + x / g.stride[1];
-                    *lanes_mut(output, y * width + x) = *lanes(input, from);
+                    *lanes_mut(output, row * width + x) = *lanes(input, from);
                 }
             }
         },
@@ -326,16 +364,17 @@ fn copies(g: &Shape, b: upsample_forward::Buffers<'_>) {
 fn copy_gradients(g: &Shape, b: upsample_backward::Buffers<'_>) {
     let upsample_backward::Buffers { output_grad, input_grad } = b;
     let [height, width] = g.out_size;
-    g.planes(
+    g.rows(
         (output_grad, g.out_size),
         (input_grad, g.in_size),
         #[inline(always)]
-        |_, grads, input_grad| {
+        |(_, range), grads, input_grad| {
             input_grad.fill(0.0);
-            for y in 0..height {
+            for y in range.start * g.stride[0]..(range.end * g.stride[0]).min(height) {
+                let row = y / g.stride[0] - range.start;
                 for x in 0..width {
                     let grads = lanes(grads, y * width + x);
-                    let to = lanes_mut(input_grad, y / g.stride[0] * g.in_size[1] + x / g.stride[1]);
+                    let to = lanes_mut(input_grad, row * g.in_size[1] + x / g.stride[1]);
                     for l in 0..LANES {
                         to[l] += grads[l];
                     }

@@ -1,8 +1,7 @@
 //! `shaders/rbf.wgsl` on the CPU: Euclidean radial basis units, and their gradients.
 
-use rayon::prelude::*;
-
 use super::simd::{Plain, lanes, lanes_mut, vectorize};
+use super::tasks::each;
 use crate::kernels::shaders::rbf::{forward, input_gradient, weight_gradient};
 use crate::kernels::{LANES, Step, padded};
 
@@ -34,50 +33,49 @@ pub(super) fn weight_gradient(
 
 fn distances(g: &Shape, b: forward::Buffers<'_>) {
     let forward::Buffers { input, weight, output } = b;
-    output.par_chunks_mut(g.outputs * LANES).zip(input.par_chunks(g.inputs * LANES)).for_each(
-        |(output, input)| {
-            vectorize(Plain(
-                #[inline(always)]
-                || {
-                    for (i, output) in output.chunks_mut(LANES).enumerate() {
-                        let mut sum = [0.0; LANES];
-                        for (j, w) in weight[i * g.inputs..][..g.inputs].iter().enumerate() {
-                            let x = lanes(input, j);
-                            for l in 0..LANES {
-                                sum[l] += (x[l] - w) * (x[l] - w);
-                            }
-                        }
-                        *lanes_mut(output, 0) = sum.map(|sum: f32| -sum);
+    // Of each block and unit.
+    let operations = 3 * g.inputs * output.len();
+    each(output, LANES, operations, |at, output| {
+        let (block, i) = (at / g.outputs, at % g.outputs);
+        let input = &input[block * g.inputs * LANES..];
+        vectorize(Plain(
+            #[inline(always)]
+            || {
+                let mut sum = [0.0; LANES];
+                for (j, w) in weight[i * g.inputs..][..g.inputs].iter().enumerate() {
+                    let x = lanes(input, j);
+                    for l in 0..LANES {
+                        sum[l] += (x[l] - w) * (x[l] - w);
                     }
-                },
-            ));
-        },
-    );
+                }
+                *lanes_mut(output, 0) = sum.map(|sum: f32| -sum);
+            },
+        ));
+    });
 }
 
 fn input_gradients(g: &Shape, b: input_gradient::Buffers<'_>) {
     let input_gradient::Buffers { input, weight, output_grad, input_grad } = b;
-    let upstream = input.par_chunks(g.inputs * LANES).zip(output_grad.par_chunks(g.outputs * LANES));
-    input_grad.par_chunks_mut(g.inputs * LANES).zip(upstream).for_each(
-        |(input_grad, (input, output_grad))| {
-            vectorize(Plain(
-                #[inline(always)]
-                || {
-                    for j in 0..g.inputs {
-                        let x = lanes(input, j);
-                        let mut sum = [0.0; LANES];
-                        for i in 0..g.outputs {
-                            let (grad, w) = (lanes(output_grad, i), weight[i * g.inputs + j]);
-                            for l in 0..LANES {
-                                sum[l] += grad[l] * (x[l] - w);
-                            }
-                        }
-                        *lanes_mut(input_grad, j) = sum.map(|sum: f32| -2.0 * sum);
+    // Of each block and feature.
+    let operations = 3 * g.outputs * input_grad.len();
+    each(input_grad, LANES, operations, |at, input_grad| {
+        let (block, j) = (at / g.inputs, at % g.inputs);
+        let output_grad = &output_grad[block * g.outputs * LANES..];
+        vectorize(Plain(
+            #[inline(always)]
+            || {
+                let x = lanes(input, at);
+                let mut sum = [0.0; LANES];
+                for i in 0..g.outputs {
+                    let (grad, w) = (lanes(output_grad, i), weight[i * g.inputs + j]);
+                    for l in 0..LANES {
+                        sum[l] += grad[l] * (x[l] - w);
                     }
-                },
-            ));
-        },
-    );
+                }
+                *lanes_mut(input_grad, 0) = sum.map(|sum: f32| -2.0 * sum);
+            },
+        ));
+    });
 }
 
 fn weight_gradients(g: &Shape, splits: usize, b: weight_gradient::Buffers<'_>) {
@@ -88,15 +86,17 @@ fn weight_gradients(g: &Shape, splits: usize, b: weight_gradient::Buffers<'_>) {
         let rows = sums[..weights].chunks_mut(g.inputs);
         rows.enumerate().map(move |(i, row)| (split, i, row))
     });
-    rows.collect::<Vec<_>>().into_par_iter().for_each(|(split, i, row)| {
+    let mut rows: Vec<_> = rows.collect();
+    each(&mut rows, 1, 3 * weights * blocks * LANES, |_, rows| {
+        let [(split, i, row)] = rows else { return };
         vectorize(Plain(
             #[inline(always)]
             || {
-                for (j, (sum, w)) in row.iter_mut().zip(&weight[i * g.inputs..]).enumerate() {
+                for (j, (sum, w)) in row.iter_mut().zip(&weight[*i * g.inputs..]).enumerate() {
                     let mut all = [0.0; LANES];
-                    for block in (split..blocks).step_by(splits) {
+                    for block in (*split..blocks).step_by(splits) {
                         let x = lanes(input, block * g.inputs + j);
-                        let grad = lanes(output_grad, block * g.outputs + i);
+                        let grad = lanes(output_grad, block * g.outputs + *i);
                         for l in 0..LANES {
                             all[l] += grad[l] * (x[l] - w);
                         }

@@ -1,4 +1,4 @@
-//! How the CPU twins use the machine: the widest SIMD it has, chosen at run time, and slices cut for rayon.
+//! How the CPU twins use a core: the widest SIMD it has, chosen at run time, and memory of each thread.
 
 use std::cell::Cell;
 
@@ -114,42 +114,4 @@ pub(crate) fn wide_u32_mut<S: Simd>(values: &mut [u32]) -> &mut [S::u32s] {
 #[inline(always)]
 pub(crate) fn wide_mut<S: Simd>(values: &mut [f32]) -> &mut [S::f32s] {
     S::as_mut_simd_f32s(values).0
-}
-
-/// Cuts consecutive pieces of the given lengths off `rest`, so that threads can write them at once.
-pub(crate) fn cut<T>(mut rest: &mut [T], lengths: impl IntoIterator<Item = usize>) -> Vec<&mut [T]> {
-    lengths
-        .into_iter()
-        .map(|len| {
-            let (piece, tail) = std::mem::take(&mut rest).split_at_mut(len);
-            rest = tail;
-            piece
-        })
-        .collect()
-}
-
-/// The starts and lengths of the tiles of at most `tile` that cover `total`.
-pub(crate) fn tiles(total: usize, tile: usize) -> impl Iterator<Item = (usize, usize)> + Clone {
-    (0..total).step_by(tile).map(move |start| (start, tile.min(total - start)))
-}
-
-/// Two kinds of tasks evenly mixed, so that each half of the list is half of the work.
-pub(crate) fn mixed<T>(some: Vec<T>, others: Vec<T>) -> Vec<T> {
-    let rounds = some.len().max(others.len());
-    let mut all = Vec::with_capacity(some.len() + others.len());
-    let [of_some, of_others] = [some.len(), others.len()];
-    let (mut some, mut others) = (some.into_iter(), others.into_iter());
-    for round in 0..rounds {
-        let now = |total: usize| (round + 1) * total / rounds - round * total / rounds;
-        all.extend(some.by_ref().take(now(of_some)));
-        all.extend(others.by_ref().take(now(of_others)));
-    }
-    all
-}
-
-/// How many of `all` pieces a task takes, if there are `tasks` times as many: as many as leave every thread a
-/// task, cut at multiples of `tile`.
-pub(crate) fn share(tasks: usize, all: usize, tile: usize) -> usize {
-    let parts = rayon::current_num_threads().div_ceil(tasks.max(1));
-    all.div_ceil(parts).next_multiple_of(tile).min(all).max(1)
 }

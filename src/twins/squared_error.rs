@@ -1,7 +1,6 @@
 //! `shaders/squared_error.wgsl` on the CPU: the mean squared error of outputs and one-hot labels, and its gradient.
 
-use rayon::prelude::*;
-
+use super::tasks::{self, Axis, Parts, cut, each, grid, portions};
 use crate::kernels::loss::RECORD;
 use crate::kernels::shaders::squared_error::{shares, squared_error, squared_error_gradient};
 use crate::kernels::{LANES, Step};
@@ -24,21 +23,22 @@ pub(super) fn squared_error_gradient(
         metrics[step.slot as usize * RECORD + 3] = 0;
         let labels = Labels::new(&g, labels, order, step);
         let share = 2.0 / g.classes as f32 / (step.count as usize * g.positions) as f32;
-        let block = g.classes * g.positions * LANES;
-        let work = logits.par_chunks(block).zip(logits_grad.par_chunks_mut(block));
-        rows.par_chunks_mut(2 * g.positions * LANES).zip(work).enumerate().for_each(
-            |(block, (rows, (logits, gradients)))| {
-                judge(&g, &labels, block, logits, rows);
-                for at in 0..g.positions * LANES {
-                    let label = labels.of(block, at);
-                    for k in 0..g.classes {
-                        let place = k * g.positions * LANES + at;
-                        gradients[place] =
-                            label.map_or(0.0, |label| g.error(logits[place], label, k) * share);
-                    }
+        let stride = g.positions * LANES;
+        let parts = g.parts(logits.len());
+        let classes = Parts { all: g.classes, tile: g.classes, count: 1 };
+        let lengths = parts.iter().map(|(_, len)| len * LANES);
+        let gradients = portions(logits_grad, classes, stride, lengths);
+        let work: Vec<_> = g.pieces(parts, logits.len(), rows).zip(gradients).collect();
+        tasks::run(work, |((block, first, rows), mut gradients)| {
+            judge(&g, &labels, block, first, logits, rows);
+            for (k, gradients) in gradients.iter_mut().enumerate() {
+                let logits = &logits[(block * g.classes + k) * stride + first * LANES..];
+                for (at, (gradient, logit)) in gradients.iter_mut().zip(logits).enumerate() {
+                    let label = labels.of(block, first * LANES + at);
+                    *gradient = label.map_or(0.0, |label| g.error(*logit, label, k) * share);
                 }
-            },
-        );
+            }
+        });
     }
 }
 
@@ -49,9 +49,8 @@ pub(super) fn squared_error(
     move |b, step| {
         let squared_error::Buffers { logits, labels, order, rows } = b;
         let labels = Labels::new(&g, labels, order, step);
-        let logits = logits.par_chunks(g.classes * g.positions * LANES);
-        let work = rows.par_chunks_mut(2 * g.positions * LANES).zip(logits).enumerate();
-        work.for_each(|(block, (rows, logits))| judge(&g, &labels, block, logits, rows));
+        let work: Vec<_> = g.pieces(g.parts(logits.len()), logits.len(), rows).collect();
+        tasks::run(work, |(block, first, rows)| judge(&g, &labels, block, first, logits, rows));
     }
 }
 
@@ -59,8 +58,9 @@ pub(super) fn shares(c: shares::Constants) -> impl Fn(shares::Buffers<'_>, Step)
     let shares::Constants { classes, positions, .. } = c;
     move |b, _| {
         let (block, stride) = (classes * positions * LANES, positions * LANES);
-        let work = b.probabilities.par_chunks_mut(block).zip(b.logits.par_chunks(block));
-        work.for_each(|(probabilities, logits)| {
+        let shares::Buffers { logits, probabilities } = b;
+        each(probabilities, block, OPERATIONS * logits.len(), |at, probabilities| {
+            let logits = &logits[at * block..][..block];
             for at in 0..stride {
                 let best = verdict(classes, stride, &logits[at..]);
                 let sum: f32 = (0..classes).map(|k| logits[k * stride + at].max(0.0)).sum();
@@ -74,7 +74,30 @@ pub(super) fn shares(c: shares::Constants) -> impl Fn(shares::Buffers<'_>, Step)
     }
 }
 
+/// Of an output, about.
+const OPERATIONS: usize = 8;
+
 impl Shape {
+    /// How the positions of a block are cut.
+    fn parts(&self, outputs: usize) -> Parts {
+        let blocks = outputs / (self.classes * self.positions * LANES);
+        let axes = [Axis::new(self.positions, 1), Axis::whole(1)];
+        grid(tasks::wanted(OPERATIONS * outputs), blocks, axes)[0]
+    }
+
+    /// Those parts of all blocks: the block, the first position, and their rows.
+    fn pieces<'a>(
+        &self,
+        parts: Parts,
+        outputs: usize,
+        rows: &'a mut [f32],
+    ) -> impl Iterator<Item = (usize, usize, &'a mut [f32])> {
+        let blocks = outputs / (self.classes * self.positions * LANES);
+        let places = (0..blocks).flat_map(move |block| parts.iter().map(move |part| (block, part)));
+        let rows = cut(rows, places.clone().map(|(_, (_, len))| 2 * len * LANES));
+        places.zip(rows).map(|((block, (first, _)), rows)| (block, first, rows))
+    }
+
     /// How far output `k` is from what it should be.
     fn error(&self, output: f32, label: usize, k: usize) -> f32 {
         let own = if k == label { 1.0 - self.smoothing } else { 0.0 };
@@ -87,12 +110,13 @@ fn verdict(classes: usize, stride: usize, outputs: &[f32]) -> usize {
     (1..classes).fold(0, |best, k| if outputs[k * stride] > outputs[best * stride] { k } else { best })
 }
 
-/// Loss and verdict of each row of a block.
-fn judge(g: &Shape, labels: &Labels<'_>, block: usize, outputs: &[f32], rows: &mut [f32]) {
+/// Loss and verdict of the rows of a block from position `first` on.
+fn judge(g: &Shape, labels: &Labels<'_>, block: usize, first: usize, outputs: &[f32], rows: &mut [f32]) {
     let stride = g.positions * LANES;
     for (at, row) in rows.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+        let at = first * LANES + at;
         *row = labels.of(block, at).map_or([0.0; 2], |label| {
-            let outputs = &outputs[at..];
+            let outputs = &outputs[block * g.classes * stride + at..];
             let squares = (0..g.classes).map(|k| g.error(outputs[k * stride], label, k).powi(2));
             let right = verdict(g.classes, stride, outputs) == label;
             [squares.sum::<f32>() / g.classes as f32, f32::from(u8::from(right))]

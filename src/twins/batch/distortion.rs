@@ -1,7 +1,6 @@
 //! The distortions of `augment`: where the pixels of a picture that is seen come from, and what lies there.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
 use super::random::{
     FOR_FIELD, FOR_MAP, FOR_NOISE, FOR_PLACE, WHOLE, bytes_wide, random, random_wide, shifted, symmetric,
@@ -11,6 +10,7 @@ use crate::kernels::batch::TILE;
 use crate::kernels::shaders::batch::augment::Constants;
 use crate::kernels::{LANES, Step};
 use crate::twins::simd::{registers, scratch, vectorize, wide, wide_mut, wide_u32, wide_u32_mut};
+use crate::twins::tasks::{self, Axis, Parts, grid, portions};
 
 /// The cubic B-spline, which ends at ±2.
 fn spline(t: f32) -> f32 {
@@ -96,9 +96,17 @@ impl Distortion {
     /// A step's images.
     pub(super) fn run(&self, step: Step, images: &[u32], order: &[u32], output: &mut [f32]) {
         let g = &self.g;
-        let features = g.channels * (g.height + 2 * g.pad) * (g.width + 2 * g.pad);
+        let [height, width] = [g.height, g.width].map(|len| len + 2 * g.pad);
         let bytes: &[u8] = bytemuck::cast_slice(images);
-        output.par_chunks_mut(features * LANES).enumerate().for_each(|(block, output)| {
+        let blocks = output.len() / (g.channels * height * width * LANES);
+        let wanted = tasks::wanted(OPERATIONS * output.len());
+        // A task that has fewer rows than all draws what happens to its pictures once more.
+        let [strips, _] = grid(wanted, blocks, [Axis::new(height, 1), Axis::whole(1)]);
+        let channels = Parts { all: g.channels, tile: g.channels, count: 1 };
+        let lengths = strips.iter().map(|(_, rows)| rows * width * LANES);
+        let places = (0..blocks).flat_map(|block| strips.iter().map(move |(first, _)| (block, first)));
+        let work: Vec<_> = places.zip(portions(output, channels, height * width * LANES, lengths)).collect();
+        tasks::run(work, |((block, first), output)| {
             let rows = block * LANES..(step.count as usize).min((block + 1) * LANES);
             let mut fates: Vec<Fate> = rows
                 .map(|row| step.cursor as usize + row)
@@ -114,6 +122,7 @@ impl Distortion {
                     fates: &mut fates,
                     quads,
                     row: &mut row,
+                    first,
                     output,
                 });
             });
@@ -258,6 +267,9 @@ impl Distortion {
     }
 }
 
+/// Of a pixel, about.
+const OPERATIONS: usize = 32;
+
 /// [`WHOLE`] for floats that may be negative.
 const ROUND: f32 = (3 << 22) as f32;
 
@@ -296,7 +308,9 @@ struct Block<'a> {
     fates: &'a mut [Fate],
     quads: &'a mut [u32],
     row: &'a mut Row,
-    output: &'a mut [f32],
+    /// The first of the rows of the padded picture that are made, and those of each channel.
+    first: usize,
+    output: Vec<&'a mut [f32]>,
 }
 
 impl WithSimd for Block<'_> {
@@ -304,27 +318,29 @@ impl WithSimd for Block<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Block { by, seed, bytes, fates, quads, row, output } = self;
+        let Block { by, seed, bytes, fates, quads, row, first, output } = self;
         let g = &by.g;
         let width = g.width + 2 * g.pad;
-        let plane = (g.height + 2 * g.pad) * width * LANES;
         let pixels = g.height * g.width;
         let all = (g.height + 2) * (g.width + 2);
         let background = -g.mean / g.deviation;
         let mut outside = [0.0; LANES];
         outside[..fates.len()].fill(background);
-        for values in output.chunks_exact_mut(LANES) {
-            values.copy_from_slice(&outside);
-        }
         for fate in &mut *fates {
             by.draw_nodes(simd, seed, fate);
         }
-        for (c, plane) in output.chunks_exact_mut(plane).enumerate() {
+        for (c, plane) in output.into_iter().enumerate() {
+            for values in plane.chunks_exact_mut(LANES) {
+                values.copy_from_slice(&outside);
+            }
             for (quads, fate) in quads.chunks_exact_mut(all).zip(&*fates) {
                 frame(&bytes[(fate.image * g.channels + c) * pixels..][..pixels], g.width, quads);
             }
-            let rows = plane.chunks_exact_mut(width * LANES).skip(g.pad).take(g.height);
-            for (y, output) in rows.enumerate() {
+            for (y, output) in (first..).zip(plane.chunks_exact_mut(width * LANES)) {
+                let y = y.wrapping_sub(g.pad);
+                if y >= g.height {
+                    continue;
+                }
                 // One picture's row at a time: the lines that it is strewn over stay in the nearest cache.
                 for (lane, (fate, quads)) in fates.iter().zip(quads.chunks_exact(all)).enumerate() {
                     by.locate(simd, fate, y, row);

@@ -3,22 +3,19 @@
 mod distortion;
 mod random;
 
-use rayon::prelude::*;
+use std::ops::Range;
 
 use self::distortion::Distortion;
 use crate::kernels::shaders::batch::{augment, gather};
 use crate::kernels::{LANES, Step};
+use crate::twins::tasks::{self, Axis, grid, portions};
 
 pub(super) fn gather(c: gather::Constants) -> impl Fn(gather::Buffers<'_>, Step) + Send + Sync {
     let gather = Gather::new(c);
-    let features = c.channels * (c.height + 2 * c.pad) * (c.width + 2 * c.pad);
+    let height = c.height + 2 * c.pad;
     move |b, step| {
         let gather::Buffers { images, order, output } = b;
-        let images = gather.images(step, images, order);
-        output
-            .par_chunks_mut(features * LANES)
-            .enumerate()
-            .for_each(|(block, output)| images.block(block, 0, output));
+        gather.images(step, images, order).gather(0, height, output);
     }
 }
 
@@ -57,9 +54,42 @@ pub(super) struct Images<'a> {
     order: &'a [u32],
 }
 
+/// Of a pixel: a byte and its float, strewn over cache lines.
+const OPERATIONS: usize = 16;
+
 impl Images<'_> {
-    /// `[C, H + 2·pad, W + 2·pad + 2·margin]` of the 16 images of a block, zeros in the margins.
-    pub(super) fn block(&self, block: usize, margin: usize, output: &mut [f32]) {
+    /// `[C, height = H + 2·pad, W + 2·pad + 2·margin]` of every block, zeros in the margins.
+    pub(super) fn gather(&self, margin: usize, height: usize, output: &mut [f32]) {
+        let g = &self.by.g;
+        let plane = height * (g.width + 2 * g.pad + 2 * margin) * LANES;
+        let blocks = output.len() / (g.channels * plane);
+        let [rows, channels] = grid(
+            tasks::wanted(OPERATIONS * output.len()),
+            blocks,
+            [Axis::new(height, 1), Axis::new(g.channels, 1)],
+        );
+        let lengths = rows.iter().map(|(_, rows)| rows * plane / height);
+        let places = (0..blocks).flat_map(|block| {
+            channels.iter().flat_map(move |channels| rows.iter().map(move |rows| (block, channels, rows)))
+        });
+        let tasks: Vec<_> = places.zip(portions(output, channels, plane, lengths)).collect();
+        tasks::run(tasks, |((block, (first, _), (row, _)), output)| {
+            for (channel, output) in output.into_iter().enumerate() {
+                self.rows(block, margin, [first + channel, row], output);
+            }
+        });
+    }
+
+    /// Some rows, each as in [`Images::gather`], of every channel of the 16 images of a block.
+    pub(super) fn block(&self, block: usize, margin: usize, rows: Range<usize>, output: &mut [f32]) {
+        let plane = output.len() / self.by.g.channels;
+        for (c, output) in output.chunks_exact_mut(plane.max(1)).enumerate() {
+            self.rows(block, margin, [c, rows.start], output);
+        }
+    }
+
+    /// The rows of a channel from `first` on for which there is room.
+    fn rows(&self, block: usize, margin: usize, [c, first]: [usize; 2], output: &mut [f32]) {
         let Gather { g, table } = self.by;
         let pixels = g.channels * g.height * g.width;
         let background = (0.0 - g.mean) / g.deviation;
@@ -76,12 +106,11 @@ impl Images<'_> {
         let width = g.width + 2 * g.pad;
         let rows = output.chunks_exact_mut((width + 2 * margin) * LANES).enumerate();
         for (row, output) in rows {
-            let (c, y) = (row / (g.height + 2 * g.pad), row % (g.height + 2 * g.pad));
             let (left, output) = output.split_at_mut(margin * LANES);
             let (output, right) = output.split_at_mut(width * LANES);
             fill(left, &[0.0; LANES]);
             fill(right, &[0.0; LANES]);
-            let y = y.wrapping_sub(g.pad);
+            let y = (first + row).wrapping_sub(g.pad);
             if y >= g.height {
                 fill(output, &outside);
                 continue;

@@ -1,5 +1,7 @@
 //! The routine that `forward` and `input_gradient` share.
 
+use std::ops::Range;
+
 use pulp::{Simd, WithSimd};
 
 use crate::twins::finish::Finish;
@@ -28,6 +30,22 @@ pub(super) struct Correlation {
 }
 
 impl Correlation {
+    /// The same for so many output rows from `start` on alone, and the rows of the input that they see.
+    pub(super) fn strip(self, [start, len]: [usize; 2]) -> (Correlation, Range<usize>) {
+        let pad_rows = self.pad_rows - (start * self.stride[0]) as isize;
+        let reach = (len.max(1) - 1) * self.stride[0] + (self.kernel[0] - 1) * self.dilation[0];
+        let end = reach.checked_add_signed(1 - pad_rows).unwrap_or(0);
+        let end = end.div_ceil(self.spread_rows).min(self.in_height);
+        let first = usize::try_from(-pad_rows).unwrap_or(0).div_ceil(self.spread_rows).min(end);
+        (Correlation { pad_rows, out_size: [len, self.out_size[1]], ..self }, first..end)
+    }
+
+    /// The same where only these rows of the input are in memory.
+    pub(super) fn over(self, rows: &Range<usize>) -> Correlation {
+        let pad_rows = self.pad_rows + (rows.start * self.spread_rows) as isize;
+        Correlation { in_height: rows.len(), pad_rows, ..self }
+    }
+
     /// The row of the input that tap `ky` of output row `y` reads, if it is not one of zeros.
     #[inline(always)]
     fn row(&self, y: usize, ky: usize) -> Option<usize> {
@@ -39,18 +57,21 @@ impl Correlation {
 
 /// `output[o, y, x] = bias[o] + Σ weight[c, ky, kx, o] · input[c, row(y, ky), from + x·S + kx·D]` for one block and
 /// the output channels of a tile, before it is finished.
-pub(super) struct Correlate<'a> {
+pub(super) struct Correlate<'a, 'b> {
     pub shape: Correlation,
     pub input: &'a [f32],
-    /// `[in_channels, taps, channels]`.
+    /// `[in_channels, taps, side_by_side]`, from the first channel on.
     pub weight: &'a [f32],
+    /// Channels whose weights lie side by side, which are these or more.
+    pub side_by_side: usize,
     pub bias: &'a [f32],
-    pub output: &'a mut [f32],
-    pub channels: usize,
-    pub finish: Finish<'a>,
+    /// The rows of each channel.
+    pub output: &'a mut [&'b mut [f32]],
+    /// What is done to the first channel, and how many elements later to the next one.
+    pub finish: (Finish<'a>, usize),
 }
 
-impl WithSimd for Correlate<'_> {
+impl WithSimd for Correlate<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -68,8 +89,8 @@ impl WithSimd for Correlate<'_> {
             .min_by_key(|&columns| width.div_ceil(columns) * (10 * columns + 3))
             .unwrap_or(1);
         let mut first = 0;
-        while first < self.channels {
-            let left = self.channels - first;
+        while first < self.output.len() {
+            let left = self.output.len() - first;
             first += match (if S::F32_LANES >= 16 && left >= 4 { 4 } else { left.min(2) }, columns) {
                 (4, 5) => self.planes::<S, 4, 5>(simd, first, width),
                 (4, 4) => self.planes::<S, 4, 4>(simd, first, width),
@@ -85,7 +106,7 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
-impl Correlate<'_> {
+impl Correlate<'_, '_> {
     /// Output channels from `first` on; gives how many.
     #[inline(always)]
     fn planes<S: Simd, const O: usize, const P: usize>(
@@ -121,7 +142,9 @@ impl Correlate<'_> {
         let (stride, dilation) = if UNIT { (1, 1) } else { (c.stride[1], c.dilation[1]) };
         let reach = ((P - 1) * stride + (T - 1) * dilation) * n + 1;
         let input = wide::<S>(self.input);
-        let output = wide_mut::<S>(self.output);
+        let channels = self.side_by_side;
+        let finish: [Finish<'_>; O] =
+            std::array::from_fn(|o| self.finish.0.from((first + o) * self.finish.1));
         let bias: [f32; O] = std::array::from_fn(|o| self.bias.get(first + o).copied().unwrap_or(0.0));
         let mut there = Vec::with_capacity(kernel_height);
         for y in 0..out_height {
@@ -141,13 +164,13 @@ impl Correlate<'_> {
                             let tap = channel * kernel_height * kernel_width + tap;
                             for kx in (0..kernel_width).step_by(T) {
                                 let pixels = &input[(start + kx * dilation) * n + register..][..reach];
-                                let weights = &self.weight[(tap + kx) * self.channels + first..];
-                                let weights = &weights[..(T - 1) * self.channels + O];
+                                let weights = &self.weight[(tap + kx) * channels + first..];
+                                let weights = &weights[..(T - 1) * channels + O];
                                 for t in 0..T {
                                     let pixels: [S::f32s; P] =
                                         std::array::from_fn(|p| pixels[(p * stride + t * dilation) * n]);
                                     let weights: &[f32; O] =
-                                        weights[t * self.channels..][..O].try_into().expect("O weights");
+                                        weights[t * channels..][..O].try_into().expect("O weights");
                                     for o in 0..O {
                                         let w = simd.splat_f32s(weights[o]);
                                         for p in 0..P {
@@ -159,10 +182,10 @@ impl Correlate<'_> {
                         }
                     }
                     for (o, sums) in sums.into_iter().enumerate() {
+                        let output = wide_mut::<S>(self.output[first + o]);
                         for (p, sum) in sums.into_iter().enumerate() {
-                            let column = shift + (x + p) * step;
-                            let at = (((first + o) * out_height + y) * out_width + column) * n + register;
-                            output[at] = self.finish.register(simd, at, sum);
+                            let at = (y * out_width + shift + (x + p) * step) * n + register;
+                            output[at] = finish[o].register(simd, at, sum);
                         }
                     }
                 }

@@ -2,15 +2,14 @@
 
 use std::sync::PoisonError;
 
-use rayon::prelude::*;
-
 use super::correlate::{Correlate, Correlation};
-use super::{Packed, Shape, TILE, floats, shares, widen};
+use super::{Packed, Shape, Work, by_tile, floats, pack, widen, works};
 use crate::kernels::LANES;
 use crate::kernels::shaders::conv2d::input_gradient::Buffers;
 use crate::network::Activation;
 use crate::twins::finish::Finish;
-use crate::twins::simd::{scratch, tiles, vectorize};
+use crate::twins::simd::{scratch, vectorize};
+use crate::twins::tasks;
 
 /// The input's columns that lie at one place within a stride, and the taps that reach them.
 struct Phase {
@@ -55,22 +54,23 @@ pub(super) fn gradients(g: &Shape, input_activation: Option<Activation>, packed:
     let packed = floats(&mut packed, g.weights());
     let mut rest = &mut *packed;
     for phase in &phases {
-        for group in 0..g.groups {
-            for (first, n) in tiles(group_in, TILE) {
-                for o in group * group_out..(group + 1) * group_out {
-                    for ky in (0..g.kernel[0]).rev() {
-                        for kx in &phase.taps {
-                            let (to, tail) = rest.split_at_mut(n);
-                            let at = (o * group_in + first) * taps + ky * g.kernel[1] + kx;
-                            for (c, to) in to.iter_mut().enumerate() {
-                                *to = weight[at + c * taps];
-                            }
-                            rest = tail;
+        let row = group_out * g.kernel[0] * phase.taps.len();
+        let (own, later) = rest.split_at_mut(g.in_channels * row);
+        rest = later;
+        pack(own, [g.groups, group_in, row], |first, n, packed| {
+            let (group, first) = (first / group_in, first % group_in);
+            let mut to = packed.chunks_exact_mut(n);
+            for o in group * group_out..(group + 1) * group_out {
+                for ky in (0..g.kernel[0]).rev() {
+                    for (kx, to) in phase.taps.iter().zip(to.by_ref()) {
+                        let at = (o * group_in + first) * taps + ky * g.kernel[1] + kx;
+                        for (c, to) in to.iter_mut().enumerate() {
+                            *to = weight[at + c * taps];
                         }
                     }
                 }
             }
-        }
+        });
     }
     let packed = &*packed;
     // Margins of zeros that the filters reach into.
@@ -97,46 +97,53 @@ pub(super) fn gradients(g: &Shape, input_activation: Option<Activation>, packed:
     let plane = g.in_size[0] * g.in_size[1] * LANES;
     let group_grads = group_out * g.out_size[0] * g.out_size[1] * LANES;
     let wider = width > g.out_size[1];
-    let copy = if wider { group_out * g.out_size[0] * width * LANES } else { 0 };
-    shares(g, group_in, plane, input_grad).into_par_iter().with_max_len(1).for_each(
-        |((block, group, first, channels), output)| {
-            let grads = &output_grad[(block * g.groups + group) * group_grads..][..group_grads];
-            scratch(copy, |copy| {
-                let grads = if wider {
-                    widen(grads, g.out_size[1], copy, width, left);
-                    &*copy
-                } else {
-                    grads
-                };
-                for ((start, n), output) in tiles(channels, TILE).zip(output.chunks_mut(TILE * plane)) {
-                    let first = group * group_in + first + start;
-                    let value = &input[(block * g.in_channels + first) * plane..][..n * plane];
-                    let finish = Finish::Slope(input_activation, value);
-                    let mut packed = packed;
-                    for phase in &phases {
-                        let row = group_out * g.kernel[0] * phase.taps.len();
-                        let (weights, later) = packed.split_at(g.in_channels * row);
-                        packed = later;
-                        let shape = Correlation {
-                            from: left.wrapping_add_signed(phase.from),
-                            columns: [phase.place, g.stride[1]],
-                            kernel: [g.kernel[0], phase.taps.len()],
-                            dilation: [g.dilation[0], phase.dilation],
-                            ..shape
-                        };
-                        vectorize(Correlate {
-                            shape,
-                            input: grads,
-                            weight: &weights[first * row..][..n * row],
-                            bias: &[],
-                            output: &mut *output,
-                            channels: n,
-                            finish,
-                        });
-                    }
-                    finish.rest(output);
+    tasks::run(works(g, group_in, g.in_size, input_grad), |work| {
+        let Work { block, group, first, rows, mut output } = work;
+        let grads = &output_grad[(block * g.groups + group) * group_grads..][..group_grads];
+        let (mut shape, seen) = shape.strip(rows);
+        let copy = if wider { group_out * seen.len() * width * LANES } else { 0 };
+        scratch(copy, |copy| {
+            let grads = if wider {
+                shape = shape.over(&seen);
+                widen(grads, g.out_size, seen, copy, width, left);
+                &*copy
+            } else {
+                grads
+            };
+            let mut output = &mut output[..];
+            for ([from, n], [start, side_by_side]) in by_tile(first, output.len(), group_in) {
+                let (own, rest) = std::mem::take(&mut output).split_at_mut(n);
+                let channel = group * group_in + from;
+                let value = (block * g.in_channels + channel) * plane + rows[0] * g.in_size[1] * LANES;
+                let finish = Finish::Slope(input_activation, &input[value..]);
+                let mut packed = packed;
+                for phase in &phases {
+                    let row = group_out * g.kernel[0] * phase.taps.len();
+                    let (weights, later) = packed.split_at(g.in_channels * row);
+                    packed = later;
+                    let shape = Correlation {
+                        from: left.wrapping_add_signed(phase.from),
+                        columns: [phase.place, g.stride[1]],
+                        kernel: [g.kernel[0], phase.taps.len()],
+                        dilation: [g.dilation[0], phase.dilation],
+                        ..shape
+                    };
+                    let weight = &weights[(group * group_in + start) * row..][..side_by_side * row];
+                    vectorize(Correlate {
+                        shape,
+                        input: grads,
+                        weight: &weight[(from - start).min(weight.len())..],
+                        side_by_side,
+                        bias: &[],
+                        output: &mut *own,
+                        finish: (finish, plane),
+                    });
                 }
-            });
-        },
-    );
+                for (channel, output) in own.iter_mut().enumerate() {
+                    finish.from(channel * plane).rest(output);
+                }
+                output = rest;
+            }
+        });
+    });
 }

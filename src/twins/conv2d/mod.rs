@@ -8,10 +8,12 @@ mod forward;
 mod input_gradient;
 mod weight_gradient;
 
+use std::ops::Range;
 use std::sync::Mutex;
 
 use super::fused;
-use super::simd::{Line, cut, share, tiles};
+use super::simd::Line;
+use super::tasks::{self, Axis, grid, portions, tiles};
 use crate::kernels::shaders::conv2d as shader;
 use crate::kernels::{LANES, Step, padded};
 
@@ -61,6 +63,11 @@ impl Shape {
 
     fn weights(&self) -> usize {
         self.out_channels * self.group_in() * self.taps()
+    }
+
+    /// Of one of its launches on so many blocks.
+    fn operations(&self, blocks: usize) -> usize {
+        2 * self.weights() * self.out_size[0] * self.out_size[1] * blocks * LANES
     }
 }
 
@@ -114,25 +121,79 @@ fn floats(packed: &mut Vec<Line>, len: usize) -> &mut [f32] {
 /// Channels whose weights lie side by side, for a thread to take them at once.
 const TILE: usize = 4;
 
-/// Copies rows of `from` between margins of zeros, `left` columns and what is left of `wide`.
-fn widen(from: &[f32], width: usize, to: &mut [f32], wide: usize, left: usize) {
-    for (from, to) in from.chunks_exact(width * LANES).zip(to.chunks_exact_mut(wide * LANES)) {
+/// Channels of a group in tiles, each of which is packed by itself: the first channel of all, where its weights go, and
+/// `row` of them for each channel.
+fn pack(
+    packed: &mut [f32],
+    [groups, channels, row]: [usize; 3],
+    work: impl Fn(usize, usize, &mut [f32]) + Send + Sync,
+) {
+    let all = (0..groups)
+        .flat_map(|group| tiles(channels, TILE).map(move |(first, n)| (group * channels + first, n)));
+    let tiles: Vec<_> = all.clone().zip(tasks::cut(packed, all.map(|(_, n)| n * row))).collect();
+    tasks::run(tiles, |((first, n), packed)| work(first, n, packed));
+}
+
+/// Copies some rows of each plane of `from` between margins of zeros, `left` columns and what is left of `wide`.
+fn widen(
+    from: &[f32],
+    [height, width]: [usize; 2],
+    rows: Range<usize>,
+    to: &mut [f32],
+    wide: usize,
+    left: usize,
+) {
+    let planes = from.chunks_exact(height * width * LANES);
+    let rows = planes.flat_map(|plane| {
+        plane[rows.start * width * LANES..rows.end * width * LANES].chunks_exact(width * LANES)
+    });
+    for (from, to) in rows.zip(to.chunks_exact_mut(wide * LANES)) {
         to[..left * LANES].fill(0.0);
         to[left * LANES..][..width * LANES].copy_from_slice(from);
         to[(left + width) * LANES..].fill(0.0);
     }
 }
 
-/// The channels of a block that one thread makes, from one group: (block, group, first, channels).
-type Work = (usize, usize, usize, usize);
+/// So many channels of a group of `all` from `first` on, tile by tile: the first and how many, the tile's first and how
+/// many channels it has.
+fn by_tile(first: usize, count: usize, all: usize) -> impl Iterator<Item = ([usize; 2], [usize; 2])> {
+    tiles(all, TILE).filter_map(move |(start, width)| {
+        let (from, to) = (first.max(start), (first + count).min(start + width));
+        (from < to).then(|| ([from, to - from], [start, width]))
+    })
+}
 
-/// All of that work, with the planes of `output` that each makes.
-fn shares<'a>(g: &Shape, channels: usize, plane: usize, output: &'a mut [f32]) -> Vec<(Work, &'a mut [f32])> {
+/// What one task makes: some channels of one group of a block, and some rows of theirs.
+struct Work<'a> {
+    block: usize,
+    group: usize,
+    /// The first channel of the group.
+    first: usize,
+    /// The first row, and how many.
+    rows: [usize; 2],
+    /// Those rows of each channel.
+    output: Vec<&'a mut [f32]>,
+}
+
+/// All of that work, for `output` of so many channels of each group and planes of this size.
+fn works<'a>(g: &Shape, channels: usize, size: [usize; 2], output: &'a mut [f32]) -> Vec<Work<'a>> {
     // Of all blocks.
-    let groups = output.len() / (channels * plane);
-    let most = share(groups, channels, TILE);
-    let work = (0..groups)
-        .flat_map(|k| tiles(channels, most).map(move |(first, n)| (k / g.groups, k % g.groups, first, n)));
-    let outputs = cut(output, work.clone().map(|(_, _, _, n)| n * plane));
-    work.zip(outputs).collect()
+    let groups = output.len() / (channels * size[0] * size[1] * LANES);
+    let wanted = tasks::wanted(g.operations(groups / g.groups));
+    // Rows first: of an input that is copied between its padding, each takes its own. A picture of a single row has
+    // only channels.
+    let [rows, channels] =
+        grid(wanted, groups, [Axis::new(size[0], 1), Axis { all: channels, tile: TILE, least: 1 }]);
+    let lengths = rows.iter().map(|(_, len)| len * size[1] * LANES);
+    let mut outputs = portions(output, channels, size[0] * size[1] * LANES, lengths).into_iter();
+    let mut work = Vec::with_capacity(outputs.len());
+    for piece in 0..groups {
+        for (first, _) in channels.iter() {
+            for ((start, len), output) in rows.iter().zip(outputs.by_ref()) {
+                let (block, group) = (piece / g.groups, piece % g.groups);
+                work.push(Work { block, group, first, rows: [start, len], output });
+            }
+        }
+    }
+    work
 }

@@ -3,13 +3,12 @@
 use std::iter::StepBy;
 use std::ops::Range;
 
-use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
-
 use super::{Shape, TILE, widen};
 use crate::kernels::shaders::conv2d::weight_gradient::{Buffers, Constants};
 use crate::kernels::{LANES, padded};
-use crate::twins::simd::{registers, scratch, share, tiles, vectorize, wide};
+use crate::twins::simd::{registers, scratch, vectorize, wide};
+use crate::twins::tasks::{self, Axis, grid, portions, tiles};
+use pulp::{Simd, WithSimd};
 
 /// Some partial sums of one split: of neighbouring output channels with neighbouring input channels of their group.
 struct WeightGradient<'a> {
@@ -22,7 +21,9 @@ struct WeightGradient<'a> {
     first: usize,
     /// The first input channel, of all.
     first_input: usize,
-    /// For each output channel, the weights of the input channels.
+    /// The first row of taps in it, and how many there are in this and the channels after it.
+    taps: [usize; 2],
+    /// For each output channel, the weights of these rows of taps.
     rows: Vec<&'a mut [f32]>,
     /// For each output channel, or for none.
     biases: &'a mut [f32],
@@ -72,8 +73,24 @@ impl WeightGradient<'_> {
     fn filters<S: Simd, const O: usize>(&mut self, simd: S, first: usize) -> usize {
         let g = self.g;
         let unit = g.stride[1] == 1 && g.dilation[1] == 1;
+        let [from, rows] = self.taps;
+        if from > 0 || !rows.is_multiple_of(g.kernel[0]) {
+            // Parts of channels, row by row.
+            for row in from..from + rows {
+                let (c, ky) = (row / g.kernel[0], row % g.kernel[0]);
+                let mut kx = 0;
+                while kx < g.kernel[1] {
+                    kx += match g.kernel[1] - kx {
+                        5 if unit => self.taps::<S, O, 1, 5, true>(simd, first, [c, ky, kx]) * 5,
+                        3.. => self.taps::<S, O, 1, 3, false>(simd, first, [c, ky, kx]) * 3,
+                        _ => self.taps::<S, O, 1, 1, false>(simd, first, [c, ky, kx]),
+                    };
+                }
+            }
+            return O;
+        }
         // Channels outside, so that all taps find their planes in a near cache.
-        for (start, channels) in tiles(self.rows[0].len() / g.taps(), if g.kernel[1] < 3 { 4 } else { 2 }) {
+        for (start, channels) in tiles(rows / g.kernel[0], if g.kernel[1] < 3 { 4 } else { 2 }) {
             for ky in 0..g.kernel[0] {
                 let mut kx = 0;
                 while kx < g.kernel[1] {
@@ -153,7 +170,7 @@ impl WeightGradient<'_> {
         }
         for (row, sums) in self.rows[first..].iter_mut().zip(sums) {
             for (k, sums) in sums.into_iter().enumerate() {
-                let at = (c + k) * g.taps() + ky * g.kernel[1] + kx;
+                let at = ((c + k) * g.kernel[0] + ky - self.taps[0]) * g.kernel[1] + kx;
                 for (weight, sum) in row[at..at + T].iter_mut().zip(sums) {
                     *weight = simd.reduce_sum_f32s(sum);
                 }
@@ -167,35 +184,41 @@ pub(super) fn partial_sums(g: &Shape, c: Constants, b: Buffers<'_>) {
     let Buffers { input, output_grad, weight_grad, bias_grad } = b;
     let (splits, group_in, group_out) = (c.splits, g.group_in(), g.group_out());
     let block_step = splits / c.row_splits;
-    // Tasks take different input channels, each of which is then copied once, and where those are too few, different
-    // output channels.
-    let inputs = share(splits * g.groups, group_in, TILE);
-    let outputs = share(splits * g.groups * group_in.div_ceil(inputs), group_out, TILE);
+    // Tasks take different input channels, each of which is then copied once, or rows of taps where those are few, and
+    // different output channels where that is not enough.
+    let height = g.kernel[0];
+    let tile = if group_in < TILE { 1 } else { TILE * height };
+    let inputs = Axis { all: group_in * height, tile, least: if group_in < TILE { 1 } else { height } };
+    let outputs = Axis { all: group_out, tile: TILE, least: 1 };
+    let wanted = tasks::wanted(g.operations(c.blocks));
+    let pieces = splits * g.groups;
+    let [inputs, outputs] = if group_in < TILE && wanted <= pieces * group_out.div_ceil(TILE) {
+        let [outputs, inputs] = grid(wanted, pieces, [outputs, inputs]);
+        [inputs, outputs]
+    } else {
+        grid(wanted, pieces, [inputs, outputs])
+    };
     let in_width = g.in_size[1] + 2 * g.pad[1];
     let mut work = Vec::new();
     let mut biases = bias_grad.chunks_mut(padded(g.out_channels));
     for (split, weight_grad) in weight_grad.chunks_mut(padded(g.weights())).take(splits).enumerate() {
         let mut biases = if c.bias { biases.next().unwrap_or_default() } else { &mut [] };
-        let mut filters = weight_grad[..g.weights()].chunks_exact_mut(group_in * g.taps());
+        let lengths = inputs.iter().map(|(_, rows)| rows * g.kernel[1]);
+        let mut portions =
+            portions(&mut weight_grad[..g.weights()], outputs, group_in * g.taps(), lengths).into_iter();
         for group in 0..g.groups {
-            for (first, n) in tiles(group_out, outputs) {
+            for (first, n) in outputs.iter() {
                 let (mut here, rest) = biases.split_at_mut(if c.bias { n } else { 0 });
                 biases = rest;
-                let mut shares: Vec<Vec<&mut [f32]>> =
-                    tiles(group_in, inputs).map(|_| Vec::with_capacity(n)).collect();
-                for filter in filters.by_ref().take(n) {
-                    for (share, part) in shares.iter_mut().zip(filter.chunks_mut(inputs * g.taps())) {
-                        share.push(part);
-                    }
-                }
-                for ((first_input, _), rows) in tiles(group_in, inputs).zip(shares) {
-                    let first_input = group * group_in + first_input;
+                for ((row, count), rows) in inputs.iter().zip(portions.by_ref()) {
+                    let first_input = group * group_in + row / height;
                     work.push(WeightGradient {
                         g,
                         blocks: (split / c.row_splits..c.blocks).step_by(block_step),
                         lines: (split % c.row_splits..g.out_size[0]).step_by(c.row_splits),
                         first: group * group_out + first,
                         first_input,
+                        taps: [row % height, count],
                         rows,
                         biases: std::mem::take(&mut here),
                         output_grad,
@@ -210,18 +233,18 @@ pub(super) fn partial_sums(g: &Shape, c: Constants, b: Buffers<'_>) {
             }
         }
     }
-    work.into_par_iter().with_max_len(1).for_each(|task| {
+    tasks::run(work, |task| {
         if g.pad[1] == 0 {
             return vectorize(task);
         }
         let row = g.in_size[1] * LANES;
         let (plane, wide_plane) = (g.in_size[0] * row, g.in_size[0] * in_width * LANES);
-        let channels = task.rows[0].len() / g.taps();
+        let channels = (task.taps[0] + task.taps[1]).div_ceil(g.kernel[0]);
         let blocks = task.blocks.clone();
         scratch(blocks.len() * channels * wide_plane, |copy| {
             for (block, copy) in blocks.zip(copy.chunks_exact_mut(channels * wide_plane)) {
                 let from = &input[(block * g.in_channels + task.first_input) * plane..][..channels * plane];
-                widen(from, g.in_size[1], copy, in_width, g.pad[1]);
+                widen(from, g.in_size, 0..g.in_size[0], copy, in_width, g.pad[1]);
             }
             vectorize(WeightGradient { input: copy, planes: [0, channels], ..task });
         });

@@ -1,21 +1,30 @@
 //! The backward pass as tasks, and the gradient that arrives through a window at its four places.
 
+use std::sync::PoisonError;
+
 use pulp::Simd;
-use rayon::prelude::*;
 
 use super::input_gradient::input_gradient;
 use super::weight_gradient::weight_gradient;
-use super::{NOWHERE, Shape, Source};
+use super::{Kept, NOWHERE, Shape, Source, width};
 use crate::kernels::{LANES, padded};
-use crate::twins::simd::{cut, lanes, lanes_mut, mixed, registers, share, tiles, wide, wide_mut, wide_u32};
+use crate::twins::simd::{Line, lanes, lanes_mut, registers, wide, wide_mut, wide_u32};
+use crate::twins::tasks::{self, Axis, Parts, cut, grid, mixed, portions, tiles};
 
 /// Floats of dz that a thread keeps in the nearest cache, beside the input that they meet.
 pub(super) const NEAR: usize = 6 << 10;
 
 /// A part of the backward pass that one thread does.
 enum Task<'a> {
-    /// Partial sum `split` of the gradients of output channels from `first` on.
-    Weights { split: usize, first: usize, weight_grad: &'a mut [f32], bias_grad: &'a mut [f32] },
+    /// Partial sum `split` of the gradients of output channels from `first` on: of each the rows of taps from `taps` on,
+    /// and the biases, or none.
+    Weights {
+        split: usize,
+        first: usize,
+        taps: usize,
+        weight_grad: Vec<&'a mut [f32]>,
+        bias_grad: &'a mut [f32],
+    },
     /// The gradient of a block's input channels from `first` on.
     Input { block: usize, first: usize, input_grad: &'a mut [f32] },
 }
@@ -33,27 +42,53 @@ pub(super) struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    pub(super) fn run(self, g: &Shape) {
-        let Backward { source, output_grad, saved, weights, inputs } = self;
+    pub(super) fn run(self, g: &Shape, kept: &Kept) {
+        let Backward { mut source, output_grad, saved, weights, inputs } = self;
         let upstream = Upstream { g, output_grad, saved };
         let (out_channels, in_channels) = (g.out_channels, g.in_channels);
+        // Of each of the two gradients, so that a thread's share of the list is as much of either.
+        let wanted = tasks::wanted(g.operations());
 
-        // A gathered block serves all channels; else a few of them make a task.
-        let most = if matches!(source, Source::Bytes(_)) { share(g.splits, out_channels, 3) } else { 4 };
-        let channels = || tiles(out_channels, most);
         let mut sums = Vec::new();
-        let [weight_grad, bias_grad] = weights.unwrap_or_default();
-        let partial_sums =
-            weight_grad.chunks_mut(padded(out_channels * g.weights())).take(g.splits).enumerate();
-        let mut biases = bias_grad.chunks_mut(padded(out_channels));
-        for (split, weight_grad) in partial_sums {
-            let bias_grad = if g.bias { biases.next().unwrap_or_default() } else { &mut [] };
-            let bias_grads = cut(bias_grad, channels().map(|(_, n)| if g.bias { n } else { 0 }));
-            let weight_grads = cut(weight_grad, channels().map(|(_, n)| n * g.weights()));
-            for ((first, _), (weight_grad, bias_grad)) in
-                channels().zip(weight_grads.into_iter().zip(bias_grads))
+        let mut gathered = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some([weight_grad, bias_grad]) = weights {
+            let tap_rows = Axis::new(in_channels * g.kernel[0], 1);
+            let gathers = matches!(source, Source::Bytes(_));
+            // A gathered block serves all channels; else four of them make a task. Then fewer of them, for each of which
+            // dz is made once, and where those are too few, fewer taps.
+            let most = if gathers { out_channels } else { 4 };
+            let few = if gathers && out_channels == 6 { 3 } else { most.div_ceil(2).min(4) };
+            let pieces = g.splits * out_channels.div_ceil(most);
+            let [channels, taps] =
+                grid(wanted, pieces, [Axis { all: most.min(out_channels), tile: few, least: 1 }, tap_rows]);
+            if let Source::Bytes(images) = &source
+                && channels.count * taps.count > 1
             {
-                sums.push(Task::Weights { split, first, weight_grad, bias_grad });
+                let block = in_channels * g.in_size[0] * width(g) * LANES;
+                gathered.resize(g.blocks * block / LANES, Line([0; LANES]));
+                images.gather(g.pad[1], g.in_size[0], bytemuck::cast_slice_mut(&mut gathered));
+                source = Source::Gathered(bytemuck::cast_slice(&gathered));
+            }
+            let partial_sums = weight_grad.chunks_mut(padded(out_channels * g.weights())).take(g.splits);
+            let mut biases = bias_grad.chunks_mut(padded(out_channels));
+            for (split, mut weight_grad) in partial_sums.enumerate() {
+                let mut bias_grad = if g.bias { biases.next().unwrap_or_default() } else { &mut [] };
+                for (start, count) in tiles(out_channels, most) {
+                    let tiles = count.div_ceil(channels.tile);
+                    let channels = Parts { all: count, count: channels.count.min(tiles), ..channels };
+                    let (own, rest) = weight_grad.split_at_mut(count * g.weights());
+                    weight_grad = rest;
+                    let lengths = taps.iter().map(|(_, rows)| rows * g.kernel[1]);
+                    let mut portions = portions(own, channels, g.weights(), lengths).into_iter();
+                    for (first, count) in channels.iter() {
+                        let (mut own, rest) = bias_grad.split_at_mut(if g.bias { count } else { 0 });
+                        bias_grad = rest;
+                        for ((taps, _), weight_grad) in taps.iter().zip(portions.by_ref()) {
+                            let (first, bias_grad) = (start + first, std::mem::take(&mut own));
+                            sums.push(Task::Weights { split, first, taps, weight_grad, bias_grad });
+                        }
+                    }
+                }
             }
         }
         let mut grads = Vec::new();
@@ -61,18 +96,17 @@ impl Backward<'_> {
         if let Some((of_inputs, input_grad)) = inputs {
             weight = of_inputs;
             let plane = g.in_size[0] * g.in_size[1] * LANES;
-            let most = share(g.blocks, in_channels, 1);
-            let work = (0..g.blocks)
-                .flat_map(|block| tiles(in_channels, most).map(move |(first, n)| (block, first, n)));
+            let [channels, _] = grid(wanted, g.blocks, [Axis::new(in_channels, 1), Axis::whole(1)]);
+            let work =
+                (0..g.blocks).flat_map(|block| channels.iter().map(move |(first, n)| (block, first, n)));
             let input_grads = cut(input_grad, work.clone().map(|(_, _, n)| n * plane));
             for ((block, first, _), input_grad) in work.zip(input_grads) {
                 grads.push(Task::Input { block, first, input_grad });
             }
         }
-        let tasks = mixed(grads, sums);
-        tasks.into_par_iter().with_max_len(1).for_each(|task| match task {
-            Task::Weights { split, first, weight_grad, bias_grad } => {
-                weight_gradient(&upstream, &source, split, first, weight_grad, bias_grad);
+        tasks::run(mixed(grads, sums), |task| match task {
+            Task::Weights { split, first, taps, weight_grad, bias_grad } => {
+                weight_gradient(&upstream, &source, [split, first, taps], weight_grad, bias_grad);
             }
             Task::Input { block, first, input_grad } => {
                 input_gradient(&upstream, &source, block, first, weight, input_grad);

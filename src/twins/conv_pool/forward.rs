@@ -1,14 +1,12 @@
 //! The output of a convolution's pooling windows, two rows of the convolution at a time.
 
 use pulp::{Simd, WithSimd};
-use rayon::prelude::*;
 
-use super::{NOWHERE, Shape, Source, channel_tile, width};
+use super::{NOWHERE, Shape, Source, View, channel_tile, width};
 use crate::kernels::LANES;
 use crate::network::Activation;
-use crate::twins::simd::{
-    cut, lanes, lanes_mut, registers, scratch, share, tiles, vectorize, wide, wide_mut, wide_u32_mut,
-};
+use crate::twins::simd::{lanes, lanes_mut, registers, scratch, vectorize, wide, wide_mut, wide_u32_mut};
+use crate::twins::tasks::{self, Axis, grid, portions};
 
 /// The output, and with `save` what the backward pass needs.
 pub(super) fn forward(
@@ -19,42 +17,63 @@ pub(super) fn forward(
     output: &mut [f32],
     saved: &mut [u32],
 ) {
-    let (plane, kept) = (g.pooled()[0] * g.pooled()[1] * LANES, g.kept() * LANES);
-    let out_channels = g.out_channels;
-    let share = share(g.blocks, out_channels, 1);
-    let work =
-        (0..g.blocks).flat_map(|block| tiles(out_channels, share).map(move |(first, n)| (block, first, n)));
-    let outputs = cut(output, work.clone().map(|(_, _, n)| n * plane));
-    let saved = cut(saved, work.clone().map(|(_, _, n)| n * kept));
-    let work: Vec<_> = work.zip(outputs.into_iter().zip(saved)).collect();
-    work.into_par_iter().with_max_len(1).for_each(|((block, first, channels), (output, saved))| {
-        let copy = source.copy(g);
-        let rows = 4 * 2 * 2 * g.pooled()[1] * LANES;
+    let [height, width] = g.pooled();
+    // Rows first: where a block is gathered or copied, each task does so with its own. Four channels share pixels in
+    // registers, or three of six.
+    let tile = if g.out_channels == 6 { 3 } else { 4 };
+    let axes = [Axis::new(height, 1), Axis { all: g.out_channels, tile, least: 1 }];
+    let wanted = tasks::wanted(g.operations());
+    let [rows, channels] = if source.copies(g) {
+        grid(wanted, g.blocks, axes)
+    } else {
+        let [channels, rows] = grid(wanted, g.blocks, [axes[1], axes[0]]);
+        [rows, channels]
+    };
+    let lengths = rows.iter().map(|(_, len)| len);
+    let outputs =
+        portions(output, channels, height * width * LANES, lengths.clone().map(|len| len * width * LANES));
+    // For means both rows of the convolution are kept of each row of windows.
+    let kept = lengths.map(|len| len * LANES * if g.average { 2 * g.out_size[1] } else { width });
+    let saved = portions(saved, channels, g.kept() * LANES, kept);
+    assert_eq!(outputs.len(), saved.len(), "what is kept is as many parts as the output");
+    let places = (0..g.blocks).flat_map(|block| {
+        channels
+            .iter()
+            .flat_map(move |(first, _)| rows.iter().map(move |(row, len)| (block, first, [row, len])))
+    });
+    let work: Vec<_> = places.zip(outputs.into_iter().zip(saved)).collect();
+    tasks::run(work, |((block, first, windows), (mut output, mut saved))| {
+        let seen = g.seen(windows);
+        let copy = source.copy(g, seen.len());
+        let rows = 4 * 2 * 2 * width * LANES;
         scratch(copy + rows, |memory| {
             let (copy, values) = memory.split_at_mut(copy);
-            let input = source.block(g, block, copy);
+            let input = source.block(g, block, seen, copy);
             let weight = &weight[first * g.weights()..];
             let bias = bias.get(first..).unwrap_or_default();
-            vectorize(Forward { g, save, input, weight, bias, channels, values, output, saved });
+            let (output, saved) = (&mut output[..], &mut saved[..]);
+            vectorize(Forward { g, save, input, weight, bias, windows, values, output, saved });
         });
     });
 }
 
 /// A few output channels of one block.
-struct Forward<'a> {
+struct Forward<'a, 'b> {
     g: &'a Shape,
     save: bool,
-    input: &'a [f32],
+    input: View<'a>,
     weight: &'a [f32],
     bias: &'a [f32],
-    channels: usize,
+    /// The first row of windows, and how many.
+    windows: [usize; 2],
     /// Room for two rows of up to four channels.
     values: &'a mut [f32],
-    output: &'a mut [f32],
-    saved: &'a mut [u32],
+    /// The rows of each channel.
+    output: &'a mut [&'b mut [f32]],
+    saved: &'a mut [&'b mut [u32]],
 }
 
-impl WithSimd for Forward<'_> {
+impl WithSimd for Forward<'_, '_> {
     type Output = ();
 
     #[inline(always)]
@@ -66,8 +85,8 @@ impl WithSimd for Forward<'_> {
             .filter(|&columns| columns <= width)
             .min_by_key(|&columns| width.div_ceil(columns) * (10 * columns + 3))
             .unwrap_or(2);
-        while self.channels > 0 && width > 0 {
-            let channels = channel_tile::<S>(self.channels);
+        while !self.output.is_empty() && width > 0 {
+            let channels = channel_tile::<S>(self.output.len());
             match (channels, columns) {
                 (4, 5) => self.planes::<S, 4, 5>(simd),
                 (4, 4) => self.planes::<S, 4, 4>(simd),
@@ -84,7 +103,7 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-impl Forward<'_> {
+impl Forward<'_, '_> {
     /// The next `O` output channels; advances.
     #[inline(always)]
     fn planes<S: Simd, const O: usize, const P: usize>(&mut self, simd: S) {
@@ -93,12 +112,10 @@ impl Forward<'_> {
             3 => self.rows::<S, O, P, 3>(simd),
             _ => self.rows::<S, O, P, 1>(simd),
         }
-        let (plane, kept) = (self.g.pooled()[0] * self.g.pooled()[1] * LANES, self.g.kept() * LANES);
-        self.output = &mut std::mem::take(&mut self.output)[O * plane..];
-        self.saved = &mut std::mem::take(&mut self.saved)[O * kept..];
+        self.output = &mut std::mem::take(&mut self.output)[O..];
+        self.saved = &mut std::mem::take(&mut self.saved)[O..];
         self.weight = &self.weight[O * self.g.weights()..];
         self.bias = self.bias.get(O..).unwrap_or_default();
-        self.channels -= O;
     }
 
     /// Two rows of the convolution at a time, `P` neighbouring columns and `T` taps of a row unrolled; then
@@ -111,10 +128,11 @@ impl Forward<'_> {
         let [kernel_height, kernel_width] = g.kernel;
         let taps = kernel_height * kernel_width;
         let out_width = 2 * g.pooled()[1];
-        let input = wide::<S>(self.input);
+        let input = wide::<S>(self.input.values);
         let weights: [&[f32]; O] = std::array::from_fn(|o| &self.weight[o * g.weights()..][..g.weights()]);
         let bias: [f32; O] = std::array::from_fn(|o| self.bias.get(o).copied().unwrap_or(0.0));
-        for row in 0..g.pooled()[0] {
+        let [start_row, rows] = self.windows;
+        for (at, row) in (start_row..start_row + rows).enumerate() {
             let values = wide_mut::<S>(self.values);
             for dy in 0..2 {
                 for register in 0..n {
@@ -131,7 +149,7 @@ impl Forward<'_> {
                                 if y >= height {
                                     continue;
                                 }
-                                let start = (channel * height + y) * in_width + x;
+                                let start = self.input.row(channel, y) * in_width + x;
                                 for kx in (0..kernel_width).step_by(T) {
                                     let pixels = &input[(start + kx) * n + register..][..(P + T - 2) * n + 1];
                                     let at = channel * taps + ky * kernel_width + kx;
@@ -158,17 +176,15 @@ impl Forward<'_> {
                     }
                 }
             }
-            let (plane, kept) = (g.pooled()[0] * g.pooled()[1] * LANES, g.kept() * LANES);
             for o in 0..O {
                 let values = &mut self.values[2 * o * out_width * LANES..][..2 * out_width * LANES];
-                let output = &mut self.output[o * plane..][..plane];
-                let output = &mut output[row * g.pooled()[1] * LANES..][..g.pooled()[1] * LANES];
-                let saved = &mut self.saved[o * kept..][..kept];
+                let output = &mut self.output[o][at * g.pooled()[1] * LANES..][..g.pooled()[1] * LANES];
+                let saved = &mut *self.saved[o];
                 if g.average {
-                    let from = 2 * row * g.out_size[1] * LANES;
+                    let from = 2 * at * g.out_size[1] * LANES;
                     average(g, self.save, values, output, &mut saved[from..]);
                 } else {
-                    let saved = &mut saved[row * g.pooled()[1] * LANES..][..g.pooled()[1] * LANES];
+                    let saved = &mut saved[at * g.pooled()[1] * LANES..][..g.pooled()[1] * LANES];
                     maximum::<S>(simd, g.activation, self.save, values, output, saved);
                 }
             }

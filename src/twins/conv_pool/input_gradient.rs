@@ -6,7 +6,8 @@ use super::backward::{NEAR, Upstream};
 use super::{Shape, Source};
 use crate::kernels::LANES;
 use crate::network::Activation;
-use crate::twins::simd::{registers, scratch, tiles, vectorize, wide, wide_mut};
+use crate::twins::simd::{registers, scratch, vectorize, wide, wide_mut};
+use crate::twins::tasks::tiles;
 
 /// The gradient of a block's input channels from `first` on for which there is room.
 pub(super) fn input_gradient(

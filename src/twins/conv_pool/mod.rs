@@ -5,11 +5,15 @@ mod forward;
 mod input_gradient;
 mod weight_gradient;
 
+use std::ops::Range;
+use std::sync::Mutex;
+
 use pulp::Simd;
 
 use self::backward::Backward;
 use super::batch::{Gather, Images};
 use super::fused;
+use super::simd::Line;
 use crate::kernels::shaders::batch::gather::Constants as Pictures;
 use crate::kernels::shaders::conv_pool as shader;
 use crate::kernels::{LANES, Step};
@@ -52,6 +56,20 @@ impl Shape {
     fn kept(&self) -> usize {
         let size = if self.average { self.out_size } else { self.pooled() };
         size[0] * size[1]
+    }
+
+    /// Of one of its launches.
+    #[inline]
+    fn operations(&self) -> usize {
+        let places = 4 * self.pooled()[0] * self.pooled()[1];
+        2 * self.out_channels * self.weights() * places * self.blocks * LANES
+    }
+
+    /// The rows of the input that so many rows of windows see.
+    fn seen(&self, [first, count]: [usize; 2]) -> Range<usize> {
+        let [start, end] = [2 * first, 2 * (first + count) + self.kernel[0] - 1];
+        let end = end.saturating_sub(self.pad[0]).min(self.in_size[0]);
+        start.saturating_sub(self.pad[0]).min(end)..end
     }
 
     /// The blocks of partial sum `split` of the weights' gradient.
@@ -110,12 +128,12 @@ pub(super) fn backward(
     let (splits, row_splits) = (c.splits, c.row_splits);
     let input_activation = fused(c.input_activation);
     let g = Shape { bias: c.bias, input_activation, blocks: c.blocks, splits, row_splits, ..shape!(c) };
-    let gather = g.gather(c.bytes, c.border, c.mean, c.deviation);
+    let (gather, kept) = (g.gather(c.bytes, c.border, c.mean, c.deviation), Kept::default());
     move |b, step| {
         let source = Source::of(gather.as_ref(), step, b.input, b.order);
         let weights = Some([b.weight_grad, b.bias_grad]);
         let inputs = Some((b.weight, b.input_grad));
-        Backward { source, output_grad: b.output_grad, saved: b.recalled, weights, inputs }.run(&g);
+        Backward { source, output_grad: b.output_grad, saved: b.recalled, weights, inputs }.run(&g, &kept);
     }
 }
 
@@ -124,11 +142,12 @@ pub(super) fn backward_first(
 ) -> impl Fn(shader::backward_first::Buffers<'_>, Step) + Send + Sync {
     let (splits, row_splits) = (c.splits, c.row_splits);
     let g = Shape { bias: c.bias, blocks: c.blocks, splits, row_splits, ..shape!(c) };
-    let gather = g.gather(c.bytes, c.border, c.mean, c.deviation);
+    let (gather, kept) = (g.gather(c.bytes, c.border, c.mean, c.deviation), Kept::default());
     move |b, step| {
         let source = Source::of(gather.as_ref(), step, b.input, b.order);
         let weights = Some([b.weight_grad, b.bias_grad]);
-        Backward { source, output_grad: b.output_grad, saved: b.recalled, weights, inputs: None }.run(&g);
+        let inputs = None;
+        Backward { source, output_grad: b.output_grad, saved: b.recalled, weights, inputs }.run(&g, &kept);
     }
 }
 
@@ -139,7 +158,8 @@ pub(super) fn input_gradient(
     move |b, _| {
         let source = Source::Floats(bytemuck::cast_slice(b.input));
         let inputs = Some((b.weight, b.input_grad));
-        Backward { source, output_grad: b.output_grad, saved: b.recalled, weights: None, inputs }.run(&g);
+        let (output_grad, saved) = (b.output_grad, b.recalled);
+        Backward { source, output_grad, saved, weights: None, inputs }.run(&g, &Kept::default());
     }
 }
 
@@ -150,7 +170,27 @@ const NOWHERE: u32 = 4;
 enum Source<'a> {
     Floats(&'a [f32]),
     Bytes(Images<'a>),
+    /// With their padding.
+    Gathered(&'a [f32]),
 }
+
+/// `[in_channels, rows, width]` of a block's images, as far as it is in memory.
+struct View<'a> {
+    values: &'a [f32],
+    /// Those of the input.
+    rows: Range<usize>,
+}
+
+impl View<'_> {
+    /// Where row `y` of a channel lies, in rows.
+    #[inline(always)]
+    fn row(&self, channel: usize, y: usize) -> usize {
+        channel * self.rows.len() + y - self.rows.start
+    }
+}
+
+/// Gathered images, kept between steps so that the memory is not allocated and zeroed each time.
+type Kept = Mutex<Vec<Line>>;
 
 impl<'a> Source<'a> {
     fn of(gather: Option<&'a Gather>, step: Step, input: &'a [u32], order: &'a [u32]) -> Source<'a> {
@@ -160,33 +200,48 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Floats that [`Source::block`] needs for its copy of a block.
-    fn copy(&self, g: &Shape) -> usize {
-        let copied = matches!(self, Source::Bytes(_)) || g.pad[1] > 0;
-        if copied { g.in_channels * g.in_size[0] * width(g) * LANES } else { 0 }
+    /// Whether [`Source::block`] makes a copy, because pixels are bytes or rows need their padding.
+    fn copies(&self, g: &Shape) -> bool {
+        match self {
+            Source::Floats(_) => g.pad[1] > 0,
+            Source::Bytes(_) => true,
+            Source::Gathered(_) => false,
+        }
     }
 
-    /// `[in_channels, H, width]` of a block's images: a copy where pixels are bytes or rows need their padding.
-    fn block<'b>(&'b self, g: &Shape, block: usize, copy: &'b mut [f32]) -> &'b [f32] {
+    /// Floats that [`Source::block`] needs for its copy of so many rows of a block.
+    fn copy(&self, g: &Shape, rows: usize) -> usize {
+        if self.copies(g) { g.in_channels * rows * width(g) * LANES } else { 0 }
+    }
+
+    /// A block's images, or these rows of them where that takes a copy.
+    fn block<'b>(&'b self, g: &Shape, block: usize, rows: Range<usize>, copy: &'b mut [f32]) -> View<'b> {
+        let all = 0..g.in_size[0];
         match self {
             Source::Bytes(images) => {
-                images.block(block, g.pad[1], copy);
-                copy
+                images.block(block, g.pad[1], rows.clone(), copy);
+                View { values: copy, rows }
             }
-            Source::Floats(all) => {
+            Source::Gathered(values) => {
+                let len = g.in_channels * g.in_size[0] * width(g) * LANES;
+                View { values: &values[block * len..][..len], rows: all }
+            }
+            Source::Floats(values) => {
                 let row = g.in_size[1] * LANES;
-                let len = g.in_channels * g.in_size[0] * row;
-                let planes = &all[block * len..][..len];
+                let plane = g.in_size[0] * row;
+                let planes = &values[block * g.in_channels * plane..][..g.in_channels * plane];
                 if g.pad[1] == 0 {
-                    return planes;
+                    return View { values: planes, rows: all };
                 }
                 let margin = g.pad[1] * LANES;
-                for (to, from) in copy.chunks_exact_mut(row + 2 * margin).zip(planes.chunks_exact(row)) {
+                let from = planes.chunks_exact(plane);
+                let from = from.flat_map(|plane| plane[rows.start * row..rows.end * row].chunks_exact(row));
+                for (to, from) in copy.chunks_exact_mut(row + 2 * margin).zip(from) {
                     to[..margin].fill(0.0);
                     to[margin..][..row].copy_from_slice(from);
                     to[margin + row..].fill(0.0);
                 }
-                copy
+                View { values: copy, rows }
             }
         }
     }

@@ -7,35 +7,38 @@ use super::{Shape, Source, channel_tile, width};
 use crate::kernels::LANES;
 use crate::twins::simd::{registers, scratch, vectorize, wide, wide_mut};
 
-/// Partial sum `split` of the gradients of the output channels from `first` on for which there is room.
+/// Partial sum `split` of the gradients of the output channels from `first` on for which there is room: of the rows of
+/// taps from `taps` on.
 pub(super) fn weight_gradient(
     upstream: &Upstream<'_>,
     source: &Source<'_>,
-    split: usize,
-    first: usize,
-    weight_grad: &mut [f32],
+    [split, first, taps]: [usize; 3],
+    weight_grad: Vec<&mut [f32]>,
     bias_grad: &mut [f32],
 ) {
     let g = upstream.g;
-    let channels = weight_grad.len() / g.weights();
+    let channels = weight_grad.len();
+    let weights = weight_grad.first().map_or(0, |filter| filter.len());
     // Rows of windows, of up to four channels.
     let window_row = 4 * 2 * 2 * g.pooled()[1] * LANES;
     let strip = (NEAR / window_row.max(1)).clamp(1, g.pooled()[0].max(1));
-    let (copy, sums) = (source.copy(g), channels * (g.weights() + 1) * LANES);
+    let (copy, sums) = (source.copy(g, g.in_size[0]), channels * (weights + 1) * LANES);
     scratch(copy + strip * window_row + sums, |memory| {
         let (copy, memory) = memory.split_at_mut(copy);
         let (dz, sums) = memory.split_at_mut(strip * window_row);
-        let place = Part { split, first, channels, strip };
+        let place = Part { split, first, channels, taps: [taps, weights / g.kernel[1]], strip };
         vectorize(WeightGradient { upstream, source, place, copy, dz, sums, weight_grad, bias_grad });
     });
 }
 
-/// Which partial sums a thread makes: channels `first` to `first + channels` of partial sum `split`.
+/// Which partial sums a task makes: channels `first` to `first + channels` of partial sum `split`.
 #[derive(Clone, Copy)]
 struct Part {
     split: usize,
     first: usize,
     channels: usize,
+    /// The first row of taps, of all input channels, and how many.
+    taps: [usize; 2],
     /// Rows of windows that it takes at once.
     strip: usize,
 }
@@ -51,7 +54,8 @@ struct WeightGradient<'a> {
     /// One register for each weight, `[channel, ky, kx, output channel]` of each tile of output channels; then
     /// one for each bias.
     sums: &'a mut [f32],
-    weight_grad: &'a mut [f32],
+    /// Of each output channel.
+    weight_grad: Vec<&'a mut [f32]>,
     bias_grad: &'a mut [f32],
 }
 
@@ -60,16 +64,16 @@ impl WithSimd for WeightGradient<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let WeightGradient { upstream, source, place, copy, dz, sums, weight_grad, bias_grad } = self;
+        let WeightGradient { upstream, source, place, copy, dz, sums, mut weight_grad, bias_grad } = self;
         let g = upstream.g;
-        let weights = g.weights();
+        let weights = place.taps[1] * g.kernel[1];
         let sums = &mut wide_mut::<S>(sums)[..place.channels * (weights + 1)];
         sums.fill(simd.splat_f32s(0.0));
         let (sums, biases) = sums.split_at_mut(place.channels * weights);
         // Its rows of windows are `start`, `start + step` and so on.
         let (start, step) = (place.split % g.row_splits, g.row_splits);
         for block in g.blocks_of(place.split) {
-            let input = wide::<S>(source.block(g, block, copy));
+            let input = wide::<S>(source.block(g, block, 0..g.in_size[0], copy).values);
             for start in (start..g.pooled()[0]).step_by(step * place.strip) {
                 let windows = (start..g.pooled()[0]).step_by(step).take(place.strip);
                 let mut done = 0;
@@ -87,10 +91,10 @@ impl WithSimd for WeightGradient<'_> {
                     }
                     let dz = wide::<S>(dz);
                     match channels {
-                        4 => tap_rows::<S, 4>(simd, g, input, windows.clone(), dz, sums),
-                        3 => tap_rows::<S, 3>(simd, g, input, windows.clone(), dz, sums),
-                        2 => tap_rows::<S, 2>(simd, g, input, windows.clone(), dz, sums),
-                        _ => tap_rows::<S, 1>(simd, g, input, windows.clone(), dz, sums),
+                        4 => tap_rows::<S, 4>(simd, g, input, windows.clone(), dz, place.taps, sums),
+                        3 => tap_rows::<S, 3>(simd, g, input, windows.clone(), dz, place.taps, sums),
+                        2 => tap_rows::<S, 2>(simd, g, input, windows.clone(), dz, place.taps, sums),
+                        _ => tap_rows::<S, 1>(simd, g, input, windows.clone(), dz, place.taps, sums),
                     }
                     done += channels;
                 }
@@ -101,7 +105,7 @@ impl WithSimd for WeightGradient<'_> {
             let channels = channel_tile::<S>(place.channels - done);
             for o in 0..channels {
                 let sums = sums[done * weights + o..].iter().step_by(channels);
-                for (weight, &sum) in weight_grad[(done + o) * weights..][..weights].iter_mut().zip(sums) {
+                for (weight, &sum) in weight_grad[done + o].iter_mut().zip(sums) {
                     *weight = simd.reduce_sum_f32s(sum);
                 }
             }
@@ -113,7 +117,7 @@ impl WithSimd for WeightGradient<'_> {
     }
 }
 
-/// Adds the products of a strip to the sums of all taps of `O` output channels.
+/// Adds the products of a strip to the sums of some rows of taps of `O` output channels.
 #[inline(always)]
 fn tap_rows<S: Simd, const O: usize>(
     simd: S,
@@ -121,20 +125,18 @@ fn tap_rows<S: Simd, const O: usize>(
     input: &[S::f32s],
     windows: impl Iterator<Item = usize> + Clone,
     dz: &[S::f32s],
+    [first, rows]: [usize; 2],
     sums: &mut [S::f32s],
 ) {
     let [kernel_height, kernel_width] = g.kernel;
-    for c in 0..g.in_channels {
-        for ky in 0..kernel_height {
-            let row = (c * kernel_height + ky) * kernel_width;
-            let sums = &mut sums[row * O..][..kernel_width * O];
-            match kernel_width {
-                5 => tap_sums::<S, O, 5>(simd, g, input, windows.clone(), dz, [c, ky, 0], sums),
-                3 => tap_sums::<S, O, 3>(simd, g, input, windows.clone(), dz, [c, ky, 0], sums),
-                _ => sums.chunks_exact_mut(O).enumerate().for_each(|(kx, sums)| {
-                    tap_sums::<S, O, 1>(simd, g, input, windows.clone(), dz, [c, ky, kx], sums);
-                }),
-            }
+    for (row, sums) in (first..first + rows).zip(sums.chunks_exact_mut(kernel_width * O)) {
+        let (c, ky) = (row / kernel_height, row % kernel_height);
+        match kernel_width {
+            5 => tap_sums::<S, O, 5>(simd, g, input, windows.clone(), dz, [c, ky, 0], sums),
+            3 => tap_sums::<S, O, 3>(simd, g, input, windows.clone(), dz, [c, ky, 0], sums),
+            _ => sums.chunks_exact_mut(O).enumerate().for_each(|(kx, sums)| {
+                tap_sums::<S, O, 1>(simd, g, input, windows.clone(), dz, [c, ky, kx], sums);
+            }),
         }
     }
 }

@@ -1,9 +1,13 @@
 //! `shaders/norm.wgsl` on the CPU: each channel normalised and put through an affine map, and the gradients.
 
-use rayon::prelude::*;
+mod sums;
 
+use std::ops::Range;
+
+use self::sums::{inlined, sums};
 use super::fused;
 use super::simd::{Plain, lanes, lanes_mut, vectorize};
+use super::tasks::{self, Axis, cut, each, grid};
 use crate::kernels::norm::{Kind, MOMENTS};
 use crate::kernels::shaders::norm::{
     forward, input_gradient, merge, moments, scaled_gradient, statistics, weight_gradient,
@@ -115,22 +119,21 @@ pub(super) fn scaled_gradient(
 
 impl Shape {
     /// The blocks and positions of one piece.
-    fn piece(&self, piece: usize) -> (usize, std::ops::Range<usize>) {
+    fn piece(&self, piece: usize) -> (usize, Range<usize>) {
         let segment = self.positions.div_ceil(self.segments);
         let start = piece % self.segments * segment;
         // The last segments may be empty.
         (piece / self.segments, start.min(self.positions)..(start + segment).min(self.positions))
     }
 
-    /// The pieces of one split, those of its four workers one after the other: the channel's elements in them, and how
-    /// many images they are of.
-    fn pieces<'a>(
-        &'a self,
+    /// The pieces of one split, those of its four workers one after the other: where the channel's elements lie, and
+    /// how many images they are of.
+    fn pieces(
+        &self,
         split: usize,
         channel: usize,
         step: Step,
-        tensor: &'a [f32],
-    ) -> impl Iterator<Item = (&'a [f32], usize)> + Clone {
+    ) -> impl Iterator<Item = (Range<usize>, usize)> {
         let pieces = self.blocks * self.segments;
         let workers = 4 * self.splits;
         let own = (4 * split..4 * split + 4).flat_map(move |worker| (worker..pieces).step_by(workers));
@@ -138,19 +141,35 @@ impl Shape {
             let (block, positions) = self.piece(piece);
             let images = images(block, step);
             let start = (block * self.channels + channel) * self.positions;
-            let elements = &tensor[(start + positions.start) * LANES..(start + positions.end) * LANES];
+            let elements = (start + positions.start) * LANES..(start + positions.end) * LANES;
             (images > 0).then_some((elements, images))
         })
     }
 
-    /// Runs `plane(block, channel, plane of the output)` on every channel of every block.
-    fn planes(&self, output: &mut [f32], plane: impl Fn(usize, usize, &mut [f32]) + Sync) {
-        output.par_chunks_mut(self.positions * LANES).with_min_len(4).enumerate().for_each(|(i, output)| {
+    /// Runs `strip(place, output)` on some positions of every channel of every block.
+    fn strips(&self, output: &mut [f32], strip: impl Fn(Place, &mut [f32]) + Send + Sync) {
+        let planes = output.len() / (self.positions * LANES);
+        let operations = OPERATIONS * output.len();
+        let [parts, _] =
+            grid(tasks::wanted(operations), planes, [Axis::new(self.positions, 1), Axis::whole(1)]);
+        let strip = |place: Place, output: &mut [f32]| {
             vectorize(Plain(
                 #[inline(always)]
-                || plane(i / self.channels, i % self.channels, output),
+                || strip(place, output),
             ));
+        };
+        if parts.count == 1 {
+            return each(output, self.positions * LANES, operations, |i, output| {
+                strip(Place { block: i / self.channels, channel: i % self.channels, first: 0 }, output);
+            });
+        }
+        let places = (0..planes).flat_map(|i| {
+            let (block, channel) = (i / self.channels, i % self.channels);
+            parts.iter().map(move |(first, len)| (Place { block, channel, first }, len))
         });
+        let outputs = cut(output, places.clone().map(|(_, len)| len * LANES));
+        let strips: Vec<_> = places.zip(outputs).collect();
+        tasks::run(strips, |((place, _), output)| strip(place, output));
     }
 
     /// What is subtracted from a channel's input, and what the difference is multiplied by.
@@ -162,11 +181,22 @@ impl Shape {
         }
     }
 
-    /// The plane of a channel of a block.
-    fn plane<'a>(&self, tensor: &'a [f32], block: usize, channel: usize) -> &'a [f32] {
-        let len = self.positions * LANES;
-        &tensor[(block * self.channels + channel) * len..][..len]
+    /// What lies from a place on.
+    fn from<'a>(&self, tensor: &'a [f32], at: Place) -> &'a [f32] {
+        &tensor[((at.block * self.channels + at.channel) * self.positions + at.first) * LANES..]
     }
+}
+
+/// Of an element, about.
+const OPERATIONS: usize = 8;
+
+/// Where a part of an output begins.
+#[derive(Clone, Copy)]
+struct Place {
+    block: usize,
+    channel: usize,
+    /// The first position.
+    first: usize,
 }
 
 /// How many of a block's images there are.
@@ -196,47 +226,34 @@ impl Moments {
     }
 }
 
-/// The sum of `value` over all elements, lane by lane, of the first `images` lanes of each piece.
-#[inline(always)]
-fn sum<'a>(pieces: impl Iterator<Item = (&'a [f32], usize)>, value: impl Fn(f32) -> [f32; 2]) -> [f32; 2] {
-    let mut all = [[0.0; LANES]; 2];
-    for (elements, images) in pieces {
-        let mut own = [[0.0; LANES]; 2];
-        for p in 0..elements.len() / LANES {
-            let elements = lanes(elements, p);
-            for l in 0..LANES {
-                let [first, second] = value(elements[l]);
-                own[0][l] += first;
-                own[1][l] += second;
-            }
-        }
-        for (all, own) in all.iter_mut().zip(own) {
-            all.iter_mut().zip(own).take(images).for_each(|(all, own)| *all += own);
-        }
-    }
-    all.map(|lanes| lanes.iter().sum())
-}
-
 /// The moments of every channel of every split, channels fastest: in two passes, the second corrected by the error
 /// of the mean.
 fn gathered(g: &Shape, step: Step, input: &[f32]) -> Vec<Moments> {
-    let mut all = vec![Moments::default(); g.splits * g.channels];
-    all.par_iter_mut().enumerate().for_each(|(i, all)| {
-        vectorize(Plain(
+    let first = sums(g, step, [input], |_| {
+        inlined(
             #[inline(always)]
-            || {
-                let pieces = g.pieces(i / g.channels, i % g.channels, step, input);
-                let count: usize =
-                    pieces.clone().map(|(elements, images)| elements.len() / LANES * images).sum();
-                let count = count as f32;
-                let mean = sum(pieces.clone(), |x| [x, 0.0])[0] / count.max(1.0);
-                let [off, squares] = sum(pieces, |x| [x - mean, (x - mean) * (x - mean)]);
-                let off = off / count.max(1.0);
-                *all = Moments { count, mean: mean + off, squares: (squares - off * off * count).max(0.0) };
-            },
-        ));
+            |[x]| [x, 0.0],
+        )
     });
-    all
+    let counts = (0..g.splits).map(|split| {
+        let pieces = g.pieces(split, 0, step);
+        pieces.map(|(elements, images)| elements.len() / LANES * images).sum::<usize>() as f32
+    });
+    let counts: Vec<f32> = counts.flat_map(|count| std::iter::repeat_n(count, g.channels)).collect();
+    let means: Vec<f32> = first.iter().zip(&counts).map(|([sum, _], count)| sum / count.max(1.0)).collect();
+    let second = sums(g, step, [input], |i| {
+        let mean = means[i];
+        inlined(
+            #[inline(always)]
+            move |[x]| [x - mean, (x - mean) * (x - mean)],
+        )
+    });
+    let moments =
+        second.into_iter().zip(means.iter().zip(&counts)).map(|([off, squares], (mean, &count))| {
+            let off = off / count.max(1.0);
+            Moments { count, mean: mean + off, squares: (squares - off * off * count).max(0.0) }
+        });
+    moments.collect()
 }
 
 /// Saves what normalises each channel, and hands the optimizer what the running averages take in.
@@ -251,14 +268,14 @@ fn finish(g: &Shape, saved: &mut [f32], [mean, variance]: [&mut [f32]; 2], all: 
 
 fn outputs(g: &Shape, step: Step, b: forward::Buffers<'_>) {
     let forward::Buffers { input, weight, bias, mean, spread, output } = b;
-    g.planes(
+    g.strips(
         output,
         #[inline(always)]
-        |block, c, output| {
-            let input = g.plane(input, block, c);
+        |at @ Place { block, channel: c, .. }, output| {
+            let input = g.from(input, at);
             let (centre, scale) = g.centre_and_scale(mean, spread, c);
             let (factor, start) = (weight[c] * scale, bias[c]);
-            for p in 0..g.positions {
+            for p in 0..output.len() / LANES {
                 let (x, y) = (lanes(input, p), lanes_mut(output, p));
                 for l in 0..LANES {
                     y[l] = (x[l] - centre) * factor + start;
@@ -287,21 +304,21 @@ macro_rules! with_slope {
     ($activation:expr, $slope:ident => $work:expr) => {
         match $activation {
             None => {
-                let $slope = inlined(
+                let $slope = closure(
                     #[inline(always)]
                     |grad, _| grad,
                 );
                 $work
             }
             Some(Activation::Relu) => {
-                let $slope = inlined(
+                let $slope = closure(
                     #[inline(always)]
                     |grad, y| if y > 0.0 { grad } else { 0.0 },
                 );
                 $work
             }
             Some(activation) => {
-                let $slope = inlined(
+                let $slope = closure(
                     #[inline(always)]
                     |grad, y| grad * activation.slope_by_value(y),
                 );
@@ -313,60 +330,34 @@ macro_rules! with_slope {
 
 /// A closure may carry an attribute as an argument only.
 #[inline(always)]
-fn inlined<F: Fn(f32, f32) -> f32>(slope: F) -> F {
+fn closure<F: Fn(f32, f32) -> f32>(slope: F) -> F {
     slope
 }
 
 fn weight_gradients(g: &Shape, step: Step, b: weight_gradient::Buffers<'_>) {
     let weight_gradient::Buffers { input, mean, spread, activated, output_grad, weight_grad, bias_grad } = b;
     let stride = padded(g.channels);
-    let mut work = Vec::with_capacity(g.splits * g.channels);
-    let splits = weight_grad.chunks_mut(stride).zip(bias_grad.chunks_mut(stride)).take(g.splits);
-    for (split, (weights, biases)) in splits.enumerate() {
-        for (c, sums) in weights.iter_mut().zip(biases).take(g.channels).enumerate() {
-            work.push((split, c, sums));
-        }
+    let tensors = [input, activated, output_grad];
+    let all = with_slope!(g.activation, slope => sums(
+        g,
+        step,
+        tensors,
+        |i| {
+            let centre = g.centre_and_scale(mean, spread, i % g.channels).0;
+            inlined(
+                #[inline(always)]
+                move |[x, y, grad]| {
+                    let gradient = slope(grad, y);
+                    [gradient * (x - centre), gradient]
+                },
+            )
+        },
+    ));
+    for (i, [weight, bias]) in all.into_iter().enumerate() {
+        let (split, c) = (i / g.channels, i % g.channels);
+        weight_grad[split * stride + c] = weight * g.centre_and_scale(mean, spread, c).1;
+        bias_grad[split * stride + c] = bias;
     }
-    work.into_par_iter().for_each(|(split, c, (weight_grad, bias_grad))| {
-        let (centre, scale) = g.centre_and_scale(mean, spread, c);
-        let of = |tensor| g.pieces(split, c, step, tensor);
-        let pieces = of(input).zip(of(activated)).zip(of(output_grad));
-        let mut sums = [0.0; 2];
-        vectorize(Plain(
-            #[inline(always)]
-            || sums = with_slope!(g.activation, slope => weight_sums(pieces, centre, slope)),
-        ));
-        *weight_grad = sums[0] * scale;
-        *bias_grad = sums[1];
-    });
-}
-
-/// A piece of a channel, and how many images it is of.
-type Piece<'a> = (&'a [f32], usize);
-
-/// The sums of g · (input − centre) and of g, lane by lane.
-#[inline(always)]
-fn weight_sums<'a>(
-    pieces: impl Iterator<Item = ((Piece<'a>, Piece<'a>), Piece<'a>)>,
-    centre: f32,
-    slope: impl Fn(f32, f32) -> f32,
-) -> [f32; 2] {
-    let mut all = [[0.0; LANES]; 2];
-    for (((input, images), (activated, _)), (output_grad, _)) in pieces {
-        let mut own = [[0.0; LANES]; 2];
-        for p in 0..input.len() / LANES {
-            let (x, y, grad) = (lanes(input, p), lanes(activated, p), lanes(output_grad, p));
-            for l in 0..LANES {
-                let g = slope(grad[l], y[l]);
-                own[0][l] += g * (x[l] - centre);
-                own[1][l] += g;
-            }
-        }
-        for (all, own) in all.iter_mut().zip(own) {
-            all.iter_mut().zip(own).take(images).for_each(|(all, own)| *all += own);
-        }
-    }
-    all.map(|lanes| lanes.iter().sum())
 }
 
 fn input_gradients(g: &Shape, step: Step, b: input_gradient::Buffers<'_>) {
@@ -377,16 +368,16 @@ fn input_gradients(g: &Shape, step: Step, b: input_gradient::Buffers<'_>) {
     let mean = |sums: &[f32], c: usize| {
         (0..g.splits).fold(0.0, |sum, split| sum + sums[split * stride + c]) / elements
     };
-    g.planes(
+    g.strips(
         input_grad,
         #[inline(always)]
-        |block, c, input_grad| {
+        |at @ Place { block, channel: c, .. }, input_grad| {
             let [input, activated, output_grad] =
-                [input, activated, output_grad].map(|tensor| g.plane(tensor, block, c));
+                [input, activated, output_grad].map(|tensor| g.from(tensor, at));
             let (centre, scale) = (saved[c], saved[stride + c]);
             let (of_weight, of_bias) = (mean(weight_sums, c), mean(bias_sums, c));
             let factor = weight[c] * scale;
-            with_slope!(g.activation, slope => each(
+            with_slope!(g.activation, slope => values(
                 input_grad,
                 [input, activated, output_grad],
                 #[inline(always)]
@@ -399,7 +390,7 @@ fn input_gradients(g: &Shape, step: Step, b: input_gradient::Buffers<'_>) {
 
 /// `to = value(a, b, c)`, elementwise.
 #[inline(always)]
-fn each(to: &mut [f32], [a, b, c]: [&[f32]; 3], value: impl Fn(f32, f32, f32) -> f32) {
+fn values(to: &mut [f32], [a, b, c]: [&[f32]; 3], value: impl Fn(f32, f32, f32) -> f32) {
     for p in 0..to.len() / LANES {
         let (to, a, b, c) = (lanes_mut(to, p), lanes(a, p), lanes(b, p), lanes(c, p));
         for l in 0..LANES {
@@ -410,17 +401,17 @@ fn each(to: &mut [f32], [a, b, c]: [&[f32]; 3], value: impl Fn(f32, f32, f32) ->
 
 fn scaled_gradients(g: &Shape, step: Step, b: scaled_gradient::Buffers<'_>) {
     let scaled_gradient::Buffers { weight, spread, activated, output_grad, input_grad } = b;
-    g.planes(
+    g.strips(
         input_grad,
         #[inline(always)]
-        |block, c, input_grad| {
-            let [activated, output_grad] = [activated, output_grad].map(|tensor| g.plane(tensor, block, c));
+        |at @ Place { block, channel: c, .. }, input_grad| {
+            let [activated, output_grad] = [activated, output_grad].map(|tensor| g.from(tensor, at));
             let scale = match g.kind {
                 Kind::Running => 1.0 / (spread[c] + g.epsilon).sqrt(),
                 _ => 1.0,
             };
             let factor = weight[c] * scale;
-            with_slope!(g.activation, slope => each(
+            with_slope!(g.activation, slope => values(
                 input_grad,
                 [activated, activated, output_grad],
                 #[inline(always)]
