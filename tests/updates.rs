@@ -251,3 +251,39 @@ fn a_step_that_is_not_finite_leaves_what_it_found() {
         }
     }
 }
+
+#[test]
+fn what_overflows_between_the_layers_stops_the_run() {
+    let device = common::gpu();
+    for fuse in [true, false] {
+        let plan = plan(&Options { fuse, ..options(Rule::Sgd) });
+        let mut values = initial(&plan);
+        let mut set = |name: &str, at: usize, value: f32| {
+            let tensor = plan.tensors.iter().find(|tensor| tensor.parameter.name == name);
+            values[tensor.expect("a tensor of LeNet-5").offset + at] = value;
+        };
+        // Two channels that are 1e3 everywhere; the first of the next layer is of both, each infinite times a sign.
+        for channel in 0..2 {
+            (0..25).for_each(|tap| set("conv1.weight", 25 * channel + tap, 0.0));
+            set("conv1.bias", channel, 1e3);
+            set("conv2.weight", 25 * channel + 12, [3e38, -3e38][channel]);
+        }
+        let pixels = vec![0; plan.train_data.images.len];
+        for on_gpu in [None, device.as_ref()] {
+            let mut backend = match on_gpu {
+                Some(device) => block_on(Backend::gpu(device, &plan.program)).expect("a plan on the device"),
+                None => Backend::cpu(&plan.program),
+            };
+            backend.write(plan.train_data.images, &pixels).expect("room");
+            backend.write(plan.parameters, bytemuck::cast_slice(&values)).expect("room");
+            let step = Step { count: IMAGES as u32, learning_rate: 0.1, time: 1, ..Step::default() };
+            backend.run(Phase::Train, &[step]).expect("a step");
+            let mut read = |range| block_on(backend.read(range)).expect("a range");
+            let record = read(Range { len: RECORD, ..plan.metrics });
+            assert_eq!(Fault::of(record[3]).map(|fault| fault.kind), Some(Kind::Loss), "fused: {fuse}");
+            if device.is_none() {
+                break;
+            }
+        }
+    }
+}

@@ -90,7 +90,14 @@ impl Activation {
     #[inline(always)]
     pub fn value(self, x: f32) -> f32 {
         match self {
-            Activation::Relu => x.max(0.0),
+            // Not a maximum, which would leave a NaN out.
+            Activation::Relu => {
+                if x <= 0.0 {
+                    0.0
+                } else {
+                    x
+                }
+            }
             Activation::LeakyRelu(slope) => {
                 if x > 0.0 {
                     x

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::fused;
-use super::simd::{cut, mixed, registers, scratch, share, tiles, vectorize, wide, wide_mut};
+use super::simd::{cut, mixed, registers, relu, scratch, share, tiles, vectorize, wide, wide_mut};
 use crate::kernels::shaders::linear::{backward, forward, input_gradient, weight_gradient};
 use crate::kernels::{LANES, Step, padded};
 use crate::network::Activation;
@@ -174,7 +174,7 @@ impl Rows<'_> {
                     match self.finish {
                         Finish::Value(Some(Activation::Relu)) => {
                             for k in 0..R {
-                                output[k * n + register] = simd.max_f32s(sums[k][b], zero);
+                                output[k * n + register] = relu(simd, sums[k][b]);
                             }
                         }
                         Finish::Slope(Some(Activation::Relu), input) => {

@@ -201,7 +201,7 @@ fn max_plane(g: &Shape, input: &[f32], output: &mut [f32], winner: &mut [u32]) {
                     let values = lanes(input, iy * g.in_size[1] + ix);
                     let here = place(iy, ix);
                     for l in 0..LANES {
-                        let more = values[l] > best[l];
+                        let more = (values[l] > best[l]) | values[l].is_nan();
                         best[l] = if more { values[l] } else { best[l] };
                         won[l] = if more { here } else { won[l] };
                     }

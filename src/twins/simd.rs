@@ -116,6 +116,13 @@ pub(crate) fn wide_mut<S: Simd>(values: &mut [f32]) -> &mut [S::f32s] {
     S::as_mut_simd_f32s(values).0
 }
 
+/// A ReLU, which leaves a NaN as it is: a maximum does not on every machine.
+#[inline(always)]
+pub(crate) fn relu<S: Simd>(simd: S, z: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_or_equal_f32s(z, zero), zero, z)
+}
+
 /// Cuts consecutive pieces of the given lengths off `rest`, so that threads can write them at once.
 pub(crate) fn cut<T>(mut rest: &mut [T], lengths: impl IntoIterator<Item = usize>) -> Vec<&mut [T]> {
     lengths
