@@ -256,17 +256,23 @@ fn a_step_that_is_not_finite_leaves_what_it_found() {
 fn what_overflows_between_the_layers_stops_the_run() {
     let device = common::gpu();
     for fuse in [true, false] {
-        let plan = plan(&Options { fuse, ..options(Rule::Sgd) });
+        let mut network = Network::preset("lenet5").expect("a preset");
+        // Every pixel is 1.
+        network.input.mean = -1.0;
+        let plan = Plan::new(&network, &Options { fuse, ..options(Rule::Sgd) }).expect("a plan");
         let mut values = initial(&plan);
         let mut set = |name: &str, at: usize, value: f32| {
             let tensor = plan.tensors.iter().find(|tensor| tensor.parameter.name == name);
             values[tensor.expect("a tensor of LeNet-5").offset + at] = value;
         };
-        // Two channels that are 1e3 everywhere; the first of the next layer is of both, each infinite times a sign.
+        // Two channels are infinite; everything in the next layer is the difference of the two, which is no number.
         for channel in 0..2 {
-            (0..25).for_each(|tap| set("conv1.weight", 25 * channel + tap, 0.0));
-            set("conv1.bias", channel, 1e3);
-            set("conv2.weight", 25 * channel + 12, [3e38, -3e38][channel]);
+            set("conv1.bias", channel, 3e38);
+            (0..25).for_each(|tap| set("conv1.weight", 25 * channel + tap, 1e38));
+            for output in 0..16 {
+                let start = (6 * output + channel) * 25;
+                (start..start + 25).for_each(|at| set("conv2.weight", at, [1.0, -1.0][channel]));
+            }
         }
         let pixels = vec![0; plan.train_data.images.len];
         for on_gpu in [None, device.as_ref()] {

@@ -90,13 +90,11 @@ impl Activation {
     #[inline(always)]
     pub fn value(self, x: f32) -> f32 {
         match self {
-            // Not a maximum, which would leave a NaN out.
             Activation::Relu => {
-                if x <= 0.0 {
-                    0.0
-                } else {
-                    x
-                }
+                // Not a maximum, which would leave a NaN out; of a sum, since a compiler that sees a value stored over
+                // itself stores the others one by one.
+                let x = x + 0.0;
+                if x <= 0.0 { 0.0 } else { x }
             }
             Activation::LeakyRelu(slope) => {
                 if x > 0.0 {

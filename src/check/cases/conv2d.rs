@@ -192,21 +192,20 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
     table.map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).chain(large).collect()
 }
 
-/// Sums of terms that overflow, of every third image: to infinity, and to its difference from itself, which is no
-/// number. Each filter has two weights.
+/// Sums of terms that are no numbers, of every third image, and of the next ones of terms that overflow. Each filter has
+/// two weights.
 pub fn overflowing(conv: Conv, forward: impl FnOnce(LayerBuffers) -> Result<Launch>) -> Result<Case> {
     let g = conv.geometry();
     let mut case = Case::new(format!("{conv:?} of terms that overflow"));
     let mut random = Random::of(&case.name);
     let inputs = g.in_channels * g.in_size[0] * g.in_size[1] * LANES;
-    let values: Vec<f32> =
-        (0..inputs).map(|i| if i % LANES % 3 == 0 { HUGE } else { random.float() }).collect();
+    let values: Vec<f32> = (0..inputs).map(|i| [f32::NAN, HUGE, random.float()][i % LANES % 3]).collect();
     let input = case.floats("input", &values);
     let weights: Vec<f32> = FACTORS.into_iter().take(g.out_channels).flatten().collect();
     let parameters = case.packed("parameters", &[&weights, &random.floats(g.out_channels)]);
     let plane = g.out_size[0] * g.out_size[1] * LANES;
     let output = case.output("output", g.out_channels * plane, activated(g.activation, 2));
-    case.not_numbers(output, (0..plane).filter(|i| i % LANES % 3 == 0));
+    case.not_numbers(output, (0..g.out_channels * plane).filter(|i| (i % LANES).is_multiple_of(3)));
     case.launch(forward(LayerBuffers { input, weight: parameters[0], bias: parameters[1], output }))?;
     Ok(case)
 }

@@ -150,8 +150,8 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
     table.iter().copied().chain(filled).map(case).chain(large).collect()
 }
 
-/// Sums of terms that overflow: to infinity, and to its difference from itself, which is no number. In every third image
-/// at all places, in the next ones at the first of each window.
+/// Sums of terms that are no numbers, in every fourth image at all places, in the next ones at the first of each window;
+/// and of terms that overflow.
 fn overflowing(fused: Fused) -> Result<Case> {
     let g = geometry(fused);
     let mut case = Case::new(format!("{fused:?} of terms that overflow"));
@@ -160,16 +160,19 @@ fn overflowing(fused: Fused) -> Result<Case> {
     let mut values = random.floats(2 * height * width * LANES);
     for (i, value) in values.iter_mut().enumerate() {
         let (lane, x, y) = (i % LANES, i / LANES % width, i / LANES / width % height);
-        if lane % 3 == 0 || (lane % 3 == 1 && x % 2 == 0 && y % 2 == 0) {
-            *value = HUGE;
-        }
+        *value = match lane % 4 {
+            0 => f32::NAN,
+            1 if x % 2 == 0 && y % 2 == 0 => f32::NAN,
+            2 => HUGE,
+            _ => *value,
+        };
     }
     let input = case.floats("input", &values);
     let weights = FACTORS.as_flattened();
     let parameters = case.packed("parameters", &[weights, &random.floats(FACTORS.len())]);
     let plane = height / 2 * (width / 2) * LANES;
     let output = case.output("output", FACTORS.len() * plane, activated(fused.activation, 8));
-    case.not_numbers(output, (0..plane).filter(|i| i % LANES % 3 < 2));
+    case.not_numbers(output, (0..FACTORS.len() * plane).filter(|i| i % LANES % 4 < 2));
     let saved = case.add("not saved", &vec![POISON; g.saved()], POISON, &[], Compare::Bits);
     let [weight, bias] = [parameters[0], parameters[1]];
     let buffers = conv_pool::Buffers { input, order: input, weight, bias, output, saved };

@@ -85,24 +85,24 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         .collect()
 }
 
-/// Sums of terms that overflow: to infinity, and to its difference from itself, which is no number.
+/// Sums of terms that are no numbers, of every third image, and of the next ones of terms that overflow.
 fn overflowing(activation: Option<Activation>, target: Target) -> Result<Case> {
     let (inputs, outputs, batch) = (9, FACTORS.len(), 3);
     let g =
         linear::Geometry { inputs, outputs, bias: true, activation, input_activation: None, batch, target };
     let mut case = Case::new(format!("{g:?} of terms that overflow"));
     let mut random = Random::of(&case.name);
-    // The first two inputs are huge, of every third image.
     let mut values = random.floats(inputs * LANES);
-    for lane in (0..LANES).step_by(3) {
-        (values[lane], values[LANES + lane]) = (HUGE, HUGE);
+    for lane in 0..LANES {
+        let strange = [f32::NAN, HUGE, values[lane]][lane % 3];
+        (values[lane], values[LANES + lane]) = (strange, strange);
     }
     let input = case.floats("input", &values);
     let mut weights = random.floats(g.weights());
     weights.chunks_exact_mut(inputs).zip(FACTORS).for_each(|(row, two)| row[..2].copy_from_slice(&two));
     let parameters = case.packed("parameters", &[&weights, &random.floats(outputs)]);
     let output = case.output("output", outputs * LANES, activated(activation, inputs));
-    case.not_numbers(output, (0..LANES).step_by(3));
+    case.not_numbers(output, (0..outputs * LANES).filter(|i| (i % LANES).is_multiple_of(3)));
     case.launch(g.forward(linear::Buffers { input, weight: parameters[0], bias: parameters[1], output }))?;
     Ok(case)
 }
