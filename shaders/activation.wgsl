@@ -32,9 +32,9 @@ fn sigmoid(x: f32) -> f32 {
     return 1.0 / (1.0 + exp(-x));
 }
 
-// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32.
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
 fn safe_tanh(x: f32) -> f32 {
-    return tanh(clamp(x, -15.0, 15.0));
+    return select(tanh(clamp(x, -15.0, 15.0)), x, (bitcast<u32>(x) << 1u) > 0xff000000u);
 }
 
 // Abramowitz and Stegun 7.1.26, absolute error below 1.5e-7.
@@ -44,9 +44,10 @@ fn erf(x: f32) -> f32 {
     return sign(x) * (1.0 - series * exp(-x * x));
 }
 
+// What is no number stays none, which a minimum and a maximum do not promise.
 fn value(x: f32) -> f32 {
     switch (KIND) {
-        case RELU: { return max(x, 0.0); }
+        case RELU: { return select(x, 0.0, x <= 0.0); }
         case LEAKY_RELU: { return select(SLOPE * x, x, x > 0.0); }
         case SIGMOID: { return sigmoid(x); }
         case TANH: { return safe_tanh(x); }
@@ -54,7 +55,7 @@ fn value(x: f32) -> f32 {
         case GELU: { return 0.5 * x * (1.0 + erf(x * 0.70710678)); }
         case GELU_TANH: { return 0.5 * x * (1.0 + safe_tanh(0.79788456 * (x + 0.044715 * x * x * x))); }
         case SILU: { return x * sigmoid(x); }
-        case ELU: { return select(SLOPE * (exp(min(x, 0.0)) - 1.0), x, x > 0.0); }
+        case ELU: { return select(SLOPE * (exp(select(x, 0.0, x > 0.0)) - 1.0), x, x > 0.0); }
         case SOFTPLUS: { return max(x, 0.0) + log(1.0 + exp(-abs(x))); }
         case HARD_SWISH: { return x * clamp(x + 3.0, 0.0, 6.0) / 6.0; }
         default: { return x; }

@@ -49,6 +49,7 @@ override BLOCKS: u32;                   // blocks of 16 images in the batch
 override SPLITS: u32;                   // partial sums of `weight_gradient`
 override ROW_SPLITS: u32;               // of them, how many share a block's rows
 override ROW_SHARES: u32;               // tiles of a workgroup that share a split's rows: 1, 2 or 4
+override GRID_ROWS: u32;                // rows of the grid, among which its workgroups are dealt out
 
 override GROUP_IN = IN_CHANNELS / GROUPS;
 override GROUP_OUT = OUT_CHANNELS / GROUPS;
@@ -68,6 +69,17 @@ override BIAS_TILES = select(0, GROUPS * QUADS, BIAS);
 override PLACES = 4 / ROW_SHARES;                           // tiles of `weight_gradient` in a workgroup
 override ROW_STEP = ROW_SPLITS * ROW_SHARES;
 override BLOCK_STEP = SPLITS / ROW_SPLITS;
+// Workgroups: of one tile of channels, of a block or a split, and of a row of the grid.
+override TILE_GROUPS = (OUT_HEIGHT * STRIPS + 3) / 4;
+override OUTPUT_GROUPS = TILE_GROUPS * GROUPS * OUT_TILES;
+override OUTPUT_ROW = (OUTPUT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
+override IN_TILE_GROUPS = (IN_HEIGHT * IN_STRIPS + 3) / 4;
+override INPUT_GROUPS = IN_TILE_GROUPS * GROUPS * IN_TILES;
+override INPUT_ROW = (INPUT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
+override WEIGHT_GROUPS = (WEIGHT_TILES + BIAS_TILES + PLACES - 1) / PLACES;
+override WEIGHT_ROW = (WEIGHT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
+override MASK_GROUPS = (OUT_CHANNELS * GROUP_IN * TAPS + 63) / 64;
+override MASK_ROW = (MASK_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 // Each partial sum starts on a 256-byte boundary.
 override WEIGHT_STRIDE = (OUT_CHANNELS * GROUP_IN * TAPS + 63) / 64 * 64;
 override BIAS_STRIDE = (OUT_CHANNELS + 63) / 64 * 64;
@@ -90,12 +102,18 @@ const SCALED_TANH = 4u;
 @group(0) @binding(6) var<storage, read_write> weight_grad: array<f32>;
 @group(0) @binding(7) var<storage, read_write> bias_grad: array<f32>;
 
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
+fn safe_tanh(x: vec4<f32>) -> vec4<f32> {
+    return select(tanh(clamp(x, vec4(-15.0), vec4(15.0))), x, (bitcast<vec4<u32>>(x) << vec4(1u)) > vec4(0xff000000u));
+}
+
+// A maximum might leave a NaN out, so that a ReLU is none.
 fn activate(z: vec4<f32>) -> vec4<f32> {
     switch (ACTIVATION) {
-        case RELU: { return max(z, vec4(0.0)); }
+        case RELU: { return select(z, vec4(0.0), z <= vec4(0.0)); }
         case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
-        case TANH: { return tanh(clamp(z, vec4(-15.0), vec4(15.0))); }
-        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), vec4(-15.0), vec4(15.0))); }
+        case TANH: { return safe_tanh(z); }
+        case SCALED_TANH: { return 1.7159 * safe_tanh(z * (2.0 / 3.0)); }
         default: { return z; }
     }
 }
@@ -198,15 +216,16 @@ fn store_strip(at: u32, channels: u32, columns: u32, s: Strip) {
 @compute @workgroup_size(64)
 fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * 4u + invocation / LANES;
+    let number = workgroup.y * OUTPUT_ROW + workgroup.x;
+    let tile = number % TILE_GROUPS * 4u + invocation / LANES;
     let y = tile / STRIPS;
     // With a single strip the compiler sees what lies outside, and leaves it out.
     let x = select(tile % STRIPS * COLUMNS, 0u, STRIPS == 1u);
-    if (y >= OUT_HEIGHT) {
+    if (y >= OUT_HEIGHT || (GRID_ROWS > 1u && number >= OUTPUT_GROUPS)) {
         return;
     }
-    let group = workgroup.y / OUT_TILES;
-    let first = workgroup.y % OUT_TILES * CHANNELS;
+    let group = number / TILE_GROUPS / OUT_TILES;
+    let first = number / TILE_GROUPS % OUT_TILES * CHANNELS;
     // Channels beyond the group's last repeat it: they are computed and not stored.
     let low = group * GROUP_OUT + min(first + NEXT, vec4(GROUP_OUT - 1u));
     let high = group * GROUP_OUT + min(first + 4u + NEXT, vec4(GROUP_OUT - 1u));
@@ -315,16 +334,17 @@ fn store_input_strip(at: u32, channels: u32, columns: u32, s: Strip) {
 @compute @workgroup_size(64)
 fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * 4u + invocation / LANES;
+    let number = workgroup.y * INPUT_ROW + workgroup.x;
+    let tile = number % IN_TILE_GROUPS * 4u + invocation / LANES;
     let y = tile / IN_STRIPS;
     let phase = tile % IN_STRIPS / PHASE_STRIPS;
     // With a single strip the compiler sees what lies outside, and leaves it out.
     let x = select(tile % PHASE_STRIPS * IN_COLUMNS * STRIDE_WIDTH + phase, 0u, IN_STRIPS == 1u);
-    if (y >= IN_HEIGHT || x >= IN_WIDTH) {
+    if (y >= IN_HEIGHT || x >= IN_WIDTH || (GRID_ROWS > 1u && number >= INPUT_GROUPS)) {
         return;
     }
-    let group = workgroup.y / IN_TILES;
-    let first = workgroup.y % IN_TILES * IN_TILE;
+    let group = number / IN_TILE_GROUPS / IN_TILES;
+    let first = number / IN_TILE_GROUPS % IN_TILES * IN_TILE;
     // Channels beyond the group's last repeat it: they are computed and not stored.
     let low = min(first + NEXT, vec4(GROUP_IN - 1u));
     let high = min(first + 4u + NEXT, vec4(GROUP_IN - 1u));
@@ -480,8 +500,9 @@ fn lend(invocation: u32, row: u32, s: Taps) {
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * PLACES + invocation / LANES / ROW_SHARES;
-    let split = workgroup.y;
+    let number = workgroup.y * WEIGHT_ROW + workgroup.x;
+    let tile = number * PLACES + invocation / LANES / ROW_SHARES;
+    let split = workgroup.z;
     let row = select(split % ROW_SPLITS + invocation / LANES % ROW_SHARES * ROW_SPLITS, 0u, ROW_STEP == 1u);
     let plane = OUT_HEIGHT * OUT_WIDTH * LANES;
     var sum0 = Taps();
@@ -571,7 +592,7 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
     if (slot >= 12u) {
         return;
     }
-    let mine = workgroup.x * PLACES + invocation % PLACES;
+    let mine = number * PLACES + invocation % PLACES;
     var sum = vec4(0.0);
     for (var k = 0u; k < ROW_SHARES * LANES; k++) {
         sum += partial[slot * 64u + invocation % PLACES * ROW_SHARES * LANES + k];
@@ -609,12 +630,13 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
 // Connections that a table leaves out, as between LeNet-5's second and third layers (LeCun et al. 1998, table I): their
 // weights start at 0 and get no gradient. One invocation looks at one weight of one partial sum.
 @compute @workgroup_size(64)
-fn mask_gradient(@builtin(global_invocation_id) id: vec3<u32>) {
-    if (id.x >= OUT_CHANNELS * GROUP_IN * TAPS) {
+fn mask_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    let i = (workgroup.y * MASK_ROW + workgroup.x) * 64u + invocation;
+    if (i >= OUT_CHANNELS * GROUP_IN * TAPS) {
         return;
     }
     // Stored, not multiplied, so that no NaN comes through.
-    if (mask[id.x / TAPS] == 0u) {
-        weight_grad[id.y * WEIGHT_STRIDE + id.x] = 0.0;
+    if (mask[i / TAPS] == 0u) {
+        weight_grad[workgroup.z * WEIGHT_STRIDE + i] = 0.0;
     }
 }

@@ -56,6 +56,7 @@ override BLOCKS: u32;              // blocks of 16 images in the batch
 override SPLITS: u32;              // partial sums of the weights' gradient
 override ROW_SPLITS: u32;          // of them, how many share a block's rows
 override ROW_SHARES: u32;          // tiles of a workgroup that share a split's rows: 1, 2 or 4
+override GRID_ROWS: u32;           // rows of the grid, among which its workgroups are dealt out
 override BYTES: bool;              // whether `input` is the data set
 override BORDER: u32;              // background around each of its pictures
 override MEAN: f32;
@@ -67,9 +68,13 @@ override TAPS = KERNEL_HEIGHT * KERNEL_WIDTH;
 override STRIPS = (2 * POOLED_WIDTH + COLUMNS - 1) / COLUMNS;
 override IN_STRIPS = (IN_WIDTH + IN_COLUMNS - 1) / IN_COLUMNS;
 override IN_TILES = (IN_CHANNELS + IN_TILE - 1) / IN_TILE;
+override OUTPUT_GROUPS = (POOLED_HEIGHT * STRIPS + 3) / 4;        // of one tile of channels of one block
+override ALL_OUTPUT_GROUPS = OUTPUT_GROUPS * ((OUT_CHANNELS + CHANNELS - 1) / CHANNELS);
+override OUTPUT_ROW = (ALL_OUTPUT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 override INPUT_TILES = (IN_HEIGHT + 1) / 2 * IN_STRIPS;
 override INPUT_GROUPS = (INPUT_TILES + 3) / 4;                   // of one tile of channels of one block
 override ALL_INPUT_GROUPS = INPUT_GROUPS * IN_TILES * BLOCKS;
+override INPUT_ROW = (ALL_INPUT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 override OUT_TILES = (OUT_CHANNELS + 2 * PAIRS - 1) / (2 * PAIRS);
 override ROW_TILES = (KERNEL_HEIGHT + TAP_ROWS - 1) / TAP_ROWS;
 override TAP_TILES = SPLITS * OUT_TILES * IN_CHANNELS * ROW_TILES;
@@ -77,6 +82,7 @@ override BIAS_TILES = select(0u, SPLITS * OUT_TILES, BIAS);
 override PLACES = 4 / ROW_SHARES;                                // tiles of the weights' gradient in a workgroup
 override ROW_STEP = ROW_SPLITS * ROW_SHARES;
 override WEIGHT_GROUPS = (TAP_TILES + BIAS_TILES + PLACES - 1) / PLACES;
+override WEIGHT_ROW = (WEIGHT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 // Windows that a round of the weights' gradient takes: a word of the data set holds the columns of two.
 override WINDOWS = select(1u, 2u, BYTES);
 // Each partial sum starts on a 256-byte boundary.
@@ -117,12 +123,18 @@ struct Step {
 @group(0) @binding(10) var<storage, read_write> bias_grad: array<f32>;
 @group(0) @binding(11) var<storage, read_write> input_grad: array<f32>;
 
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
+fn safe_tanh(x: vec2<f32>) -> vec2<f32> {
+    return select(tanh(clamp(x, vec2(-15.0), vec2(15.0))), x, (bitcast<vec2<u32>>(x) << vec2(1u)) > vec2(0xff000000u));
+}
+
+// A maximum might leave a NaN out, so that a ReLU is none.
 fn activate(z: vec2<f32>) -> vec2<f32> {
     switch (ACTIVATION) {
-        case RELU: { return max(z, vec2(0.0)); }
+        case RELU: { return select(z, vec2(0.0), z <= vec2(0.0)); }
         case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
-        case TANH: { return tanh(clamp(z, vec2(-15.0), vec2(15.0))); }
-        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), vec2(-15.0), vec2(15.0))); }
+        case TANH: { return safe_tanh(z); }
+        case SCALED_TANH: { return 1.7159 * safe_tanh(z * (2.0 / 3.0)); }
         default: { return z; }
     }
 }
@@ -361,15 +373,19 @@ fn store_window(block: u32, o: u32, row: u32, column: u32, lane: u32, a: vec2<f3
         }
         return;
     }
-    // Strictly more, so that the first of equals wins.
+    // Strictly more, so that the first of equals wins. A NaN stays if it comes first, and so if all four are NaN; one
+    // that comes later is left out, since to look for it would take as long as all of this.
     var best = a;
     var place = vec2(0u);
-    place = select(place, vec2(1u), b > best);
-    best = max(best, b);
-    place = select(place, vec2(2u), c > best);
-    best = max(best, c);
-    place = select(place, vec2(3u), d > best);
-    best = max(best, d);
+    var more = b > best;
+    place = select(place, vec2(1u), more);
+    best = select(best, b, more);
+    more = c > best;
+    place = select(place, vec2(2u), more);
+    best = select(best, c, more);
+    more = d > best;
+    place = select(place, vec2(3u), more);
+    best = select(best, d, more);
     if (ACTIVATION == RELU) {
         place = select(place, vec2(NOWHERE), best <= vec2(0.0));
     }
@@ -405,14 +421,15 @@ fn finish(t: Tile, block: u32, o: u32, row: u32, column: u32, lane: u32) {
 @compute @workgroup_size(64)
 fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * 4u + invocation / LANES;
+    let number = workgroup.y * OUTPUT_ROW + workgroup.x;
+    let tile = number % OUTPUT_GROUPS * 4u + invocation / LANES;
     let row = tile / STRIPS;
     let x = select(tile % STRIPS * COLUMNS, 0u, STRIPS == 1u);
-    if (row >= POOLED_HEIGHT) {
+    if (row >= POOLED_HEIGHT || (GRID_ROWS > 1u && number >= ALL_OUTPUT_GROUPS)) {
         return;
     }
     let block = workgroup.z;
-    let o = workgroup.y * CHANNELS;
+    let o = number / OUTPUT_GROUPS * CHANNELS;
     var t0 = begin(o);
     var t1 = begin(o + 2u);
     var t2 = begin(o + 4u);
@@ -857,27 +874,28 @@ fn input_part(invocation: u32, workgroup: u32) {
 }
 
 // Workgroups of the weights' and of the input's gradient take turns, so that adapters which deal out workgroups in
-// order give every core some of both.
+// order give every core some of both. Each row of the grid has its share of either, as many as any other.
 @compute @workgroup_size(64)
 fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let all = WEIGHT_GROUPS + ALL_INPUT_GROUPS;
-    let before = workgroup.x * ALL_INPUT_GROUPS / all;
-    let of_input = (workgroup.x + 1u) * ALL_INPUT_GROUPS / all > before;
+    let all = WEIGHT_ROW + INPUT_ROW;
+    let before = workgroup.x * INPUT_ROW / all;
+    let of_input = (workgroup.x + 1u) * INPUT_ROW / all > before;
     // Without a branch around them, which software adapters run with more masks: the part that is not meant is given
     // a workgroup after its last.
-    input_part(invocation, select(ALL_INPUT_GROUPS, before, of_input));
-    let of_weights = select(workgroup.x - before, WEIGHT_GROUPS, of_input);
+    input_part(invocation, select(ALL_INPUT_GROUPS, workgroup.y * INPUT_ROW + before, of_input));
+    let of_weights = select(workgroup.y * WEIGHT_ROW + workgroup.x - before, WEIGHT_GROUPS, of_input);
     meet(invocation, of_weights, weight_part(invocation, of_weights));
 }
 
 // The same for a first layer, whose input has no gradient.
 @compute @workgroup_size(64)
 fn backward_first(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    meet(invocation, workgroup.x, weight_part(invocation, workgroup.x));
+    let number = workgroup.y * WEIGHT_ROW + workgroup.x;
+    meet(invocation, number, weight_part(invocation, number));
 }
 
 // The input's gradient alone, where the filters are frozen.
 @compute @workgroup_size(64)
 fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    input_part(invocation, workgroup.x);
+    input_part(invocation, workgroup.y * INPUT_ROW + workgroup.x);
 }

@@ -36,6 +36,7 @@ override BLOCKS: u32;                   // blocks of 16 images in the batch
 override SPLITS: u32;                   // partial sums of `weight_gradient`
 override ROW_SPLITS: u32;               // of them, how many share a block's rows
 override ROW_SHARES: u32;               // tiles of a workgroup that share a split's rows: 1, 2 or 4
+override GRID_ROWS: u32;                // rows of the grid, among which its workgroups are dealt out
 
 override TAPS = KERNEL_HEIGHT * KERNEL_WIDTH;
 override ROWS = select(1u, 2u, STRIDE_HEIGHT == 1u && DILATION_HEIGHT == 1u);
@@ -45,6 +46,13 @@ override IN_STRIPS = STRIDE_WIDTH * PHASE_STRIPS;
 override PLACES = 4 / ROW_SHARES;           // tiles of `weight_gradient` in a workgroup
 override ROW_STEP = ROW_SPLITS * ROW_SHARES;
 override BLOCK_STEP = SPLITS / ROW_SPLITS;
+// Workgroups: of one channel, of a block or a split, and of a row of the grid.
+override TILE_GROUPS = ((OUT_HEIGHT + ROWS - 1) / ROWS * STRIPS + 3) / 4;
+override OUTPUT_ROW = (TILE_GROUPS * IN_CHANNELS + GRID_ROWS - 1) / GRID_ROWS;
+override IN_TILE_GROUPS = ((IN_HEIGHT + ROWS - 1) / ROWS * IN_STRIPS + 3) / 4;
+override INPUT_ROW = (IN_TILE_GROUPS * IN_CHANNELS + GRID_ROWS - 1) / GRID_ROWS;
+override WEIGHT_GROUPS = (IN_CHANNELS + PLACES - 1) / PLACES;
+override WEIGHT_ROW = (WEIGHT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 // Each partial sum starts on a 256-byte boundary.
 override WEIGHT_STRIDE = (IN_CHANNELS * TAPS + 63) / 64 * 64;
 override BIAS_STRIDE = (IN_CHANNELS + 63) / 64 * 64;
@@ -67,12 +75,18 @@ const SCALED_TANH = 4u;
 @group(0) @binding(6) var<storage, read_write> weight_grad: array<f32>;
 @group(0) @binding(7) var<storage, read_write> bias_grad: array<f32>;
 
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
+fn safe_tanh(x: vec4<f32>) -> vec4<f32> {
+    return select(tanh(clamp(x, vec4(-15.0), vec4(15.0))), x, (bitcast<vec4<u32>>(x) << vec4(1u)) > vec4(0xff000000u));
+}
+
+// A maximum might leave a NaN out, so that a ReLU is none.
 fn activate(z: vec4<f32>) -> vec4<f32> {
     switch (ACTIVATION) {
-        case RELU: { return max(z, vec4(0.0)); }
+        case RELU: { return select(z, vec4(0.0), z <= vec4(0.0)); }
         case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
-        case TANH: { return tanh(clamp(z, vec4(-15.0), vec4(15.0))); }
-        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), vec4(-15.0), vec4(15.0))); }
+        case TANH: { return safe_tanh(z); }
+        case SCALED_TANH: { return 1.7159 * safe_tanh(z * (2.0 / 3.0)); }
         default: { return z; }
     }
 }
@@ -160,12 +174,13 @@ fn store_output(at: u32, columns: u32, s: Strip) {
 @compute @workgroup_size(64)
 fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * 4u + invocation / LANES;
-    let c = workgroup.y;
+    let number = workgroup.y * OUTPUT_ROW + workgroup.x;
+    let tile = number % TILE_GROUPS * 4u + invocation / LANES;
+    let c = number / TILE_GROUPS;
     let y = tile / STRIPS * ROWS;
     // With a single strip the compiler sees what lies outside, and leaves it out.
     let x = select(tile % STRIPS * COLUMNS, 0u, STRIPS == 1u);
-    if (y >= OUT_HEIGHT) {
+    if (y >= OUT_HEIGHT || (GRID_ROWS > 1u && c >= IN_CHANNELS)) {
         return;
     }
     let plane = workgroup.z * IN_CHANNELS + c;
@@ -249,13 +264,14 @@ fn store_input_grad(at: u32, columns: u32, s: Strip) {
 @compute @workgroup_size(64)
 fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let tile = workgroup.x * 4u + invocation / LANES;
-    let c = workgroup.y;
+    let number = workgroup.y * INPUT_ROW + workgroup.x;
+    let tile = number % IN_TILE_GROUPS * 4u + invocation / LANES;
+    let c = number / IN_TILE_GROUPS;
     let y = tile / IN_STRIPS * ROWS;
     let phase = tile % IN_STRIPS / PHASE_STRIPS;
     // With a single strip the compiler sees what lies outside, and leaves it out.
     let x = select(tile % PHASE_STRIPS * COLUMNS * STRIDE_WIDTH + phase, 0u, IN_STRIPS == 1u);
-    if (y >= IN_HEIGHT || x >= IN_WIDTH) {
+    if (y >= IN_HEIGHT || x >= IN_WIDTH || (GRID_ROWS > 1u && c >= IN_CHANNELS)) {
         return;
     }
     let plane = workgroup.z * IN_CHANNELS + c;
@@ -340,8 +356,9 @@ fn lend(invocation: u32, ky: u32, s: Taps) {
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let lane = invocation % LANES;
-    let c = workgroup.x * PLACES + invocation / LANES / ROW_SHARES;
-    let split = workgroup.y;
+    let number = workgroup.y * WEIGHT_ROW + workgroup.x;
+    let c = number * PLACES + invocation / LANES / ROW_SHARES;
+    let split = workgroup.z;
     let row = select(split % ROW_SPLITS + invocation / LANES % ROW_SHARES * ROW_SPLITS, 0u, ROW_STEP == 1u);
     var s0 = Taps();
     var s1 = Taps();
@@ -397,7 +414,7 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
     workgroupBarrier();
     // Sixteen invocations or more for each tile add the lanes up, in order: a tap each in every round; after the taps,
     // the bias.
-    let mine = workgroup.x * PLACES + invocation % PLACES;
+    let mine = number * PLACES + invocation % PLACES;
     for (var slot = invocation / PLACES; slot < TAPS + select(0u, 1u, BIAS); slot += 64u / PLACES) {
         let place = select(slot / KERNEL_WIDTH * 5u + slot % KERNEL_WIDTH, 25u, slot == TAPS);
         let start = place * 64u + invocation % PLACES * ROW_SHARES * LANES;

@@ -46,12 +46,18 @@ const SCALED_TANH = 4u;
 @group(0) @binding(10) var<storage, read_write> c_grad: array<f32>;
 @group(0) @binding(11) var<storage, read_write> d_grad: array<f32>;
 
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
+fn safe_tanh(x: f32) -> f32 {
+    return select(tanh(clamp(x, -15.0, 15.0)), x, (bitcast<u32>(x) << 1u) > 0xff000000u);
+}
+
+// A maximum might leave a NaN out, so that a ReLU is none.
 fn activate(z: f32) -> f32 {
     switch (ACTIVATION) {
-        case RELU: { return max(z, 0.0); }
+        case RELU: { return select(z, 0.0, z <= 0.0); }
         case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
-        case TANH: { return tanh(clamp(z, -15.0, 15.0)); }
-        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), -15.0, 15.0)); }
+        case TANH: { return safe_tanh(z); }
+        case SCALED_TANH: { return 1.7159 * safe_tanh(z * (2.0 / 3.0)); }
         default: { return z; }
     }
 }

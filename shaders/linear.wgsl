@@ -33,19 +33,27 @@ override IN_ACROSS: u32;
 override WEIGHT_SHARES: u32;            // of a sum of `weight_gradient`
 override BLOCKS: u32;                   // blocks of 16 images in the batch
 override SPLITS: u32;                   // partial sums of `weight_gradient`
+override GRID_ROWS: u32;                // rows of the grid, among which its workgroups are dealt out
 
 override QUADS = BLOCKS * 4;            // of images
 // Invocations of a workgroup that have sums of their own.
 override APART = 64 / SHARES;
 override IN_APART = 64 / IN_SHARES;
 override WEIGHT_APART = 64 / WEIGHT_SHARES;
-override IN_ROW = IN_APART / IN_ACROSS * IN_FEATURES;   // features of a workgroup
-override QUAD_GROUPS = (QUADS + IN_ACROSS - 1) / IN_ACROSS;
-override INPUT_GROUPS = QUAD_GROUPS * ((INPUTS + IN_ROW - 1) / IN_ROW);
+// Of a workgroup: its features; and workgroups: side by side, of all features, and of a row of the grid.
+override OUT_ALONG = APART / ACROSS * FEATURES;
+override OUT_QUAD_GROUPS = (QUADS + ACROSS - 1) / ACROSS;
+override OUTPUT_GROUPS = OUT_QUAD_GROUPS * ((OUTPUTS + OUT_ALONG - 1) / OUT_ALONG);
+override OUTPUT_ROW = (OUTPUT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
+override IN_ALONG = IN_APART / IN_ACROSS * IN_FEATURES;
+override IN_QUAD_GROUPS = (QUADS + IN_ACROSS - 1) / IN_ACROSS;
+override INPUT_GROUPS = IN_QUAD_GROUPS * ((INPUTS + IN_ALONG - 1) / IN_ALONG);
+override INPUT_ROW = (INPUT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 override INPUT_TILES = (INPUTS + 3) / 4;
 override OUTPUT_TILES = (OUTPUTS + 3) / 4;
 override ROW_TILES = INPUT_TILES + select(0u, 1u, BIAS);
 override WEIGHT_GROUPS = (SPLITS * OUTPUT_TILES * ROW_TILES + WEIGHT_APART - 1) / WEIGHT_APART;
+override WEIGHT_ROW = (WEIGHT_GROUPS + GRID_ROWS - 1) / GRID_ROWS;
 // Each partial sum starts on a 256-byte boundary.
 override WEIGHT_STRIDE = (INPUTS * OUTPUTS + 63) / 64 * 64;
 override BIAS_STRIDE = (OUTPUTS + 63) / 64 * 64;
@@ -67,12 +75,18 @@ const SCALED_TANH = 4u;
 @group(0) @binding(6) var<storage, read_write> weight_grad: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read_write> bias_grad: array<f32>;
 
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
+fn safe_tanh(x: vec4<f32>) -> vec4<f32> {
+    return select(tanh(clamp(x, vec4(-15.0), vec4(15.0))), x, (bitcast<vec4<u32>>(x) << vec4(1u)) > vec4(0xff000000u));
+}
+
+// A maximum might leave a NaN out, so that a ReLU is none.
 fn activate(z: vec4<f32>) -> vec4<f32> {
     switch (ACTIVATION) {
-        case RELU: { return max(z, vec4(0.0)); }
+        case RELU: { return select(z, vec4(0.0), z <= vec4(0.0)); }
         case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
-        case TANH: { return tanh(clamp(z, vec4(-15.0), vec4(15.0))); }
-        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), vec4(-15.0), vec4(15.0))); }
+        case TANH: { return safe_tanh(z); }
+        case SCALED_TANH: { return 1.7159 * safe_tanh(z * (2.0 / 3.0)); }
         default: { return z; }
     }
 }
@@ -188,8 +202,9 @@ fn output_sums(quad: u32, first: u32, share: u32) -> Held {
 @compute @workgroup_size(64)
 fn forward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
     let share = select(invocation / APART, 0u, SHARES == 1u);
-    let quad = workgroup.x * ACROSS + invocation % ACROSS;
-    let first = (workgroup.y * (APART / ACROSS) + invocation % APART / ACROSS) * FEATURES;
+    let number = workgroup.y * OUTPUT_ROW + workgroup.x;
+    let quad = number % OUT_QUAD_GROUPS * ACROSS + invocation % ACROSS;
+    let first = number / OUT_QUAD_GROUPS * OUT_ALONG + invocation % APART / ACROSS * FEATURES;
     var sums = output_sums(quad, first, share);
     if (SHARES > 1u) {
         sums.low = meet(invocation, APART, sums.low);
@@ -269,8 +284,8 @@ fn input_sums(quad: u32, first: u32, share: u32) -> Held {
 
 fn input_part(invocation: u32, workgroup: u32) {
     let share = select(invocation / IN_APART, 0u, IN_SHARES == 1u);
-    let quad = workgroup % QUAD_GROUPS * IN_ACROSS + invocation % IN_ACROSS;
-    let first = workgroup / QUAD_GROUPS * IN_ROW + invocation % IN_APART / IN_ACROSS * IN_FEATURES;
+    let quad = workgroup % IN_QUAD_GROUPS * IN_ACROSS + invocation % IN_ACROSS;
+    let first = workgroup / IN_QUAD_GROUPS * IN_ALONG + invocation % IN_APART / IN_ACROSS * IN_FEATURES;
     var sums = input_sums(quad, first, share);
     if (IN_SHARES > 1u) {
         sums.low = meet(invocation, IN_APART, sums.low);
@@ -377,27 +392,28 @@ fn weight_part(invocation: u32, workgroup: u32) {
 
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    weight_part(invocation, workgroup.x);
+    weight_part(invocation, workgroup.y * WEIGHT_ROW + workgroup.x);
 }
 
 @compute @workgroup_size(64)
 fn input_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    input_part(invocation, workgroup.x);
+    input_part(invocation, workgroup.y * INPUT_ROW + workgroup.x);
 }
 
 // Both in one launch: workgroups of the weights' and of the input's gradient take turns, so that adapters which
-// deal out workgroups in order give every core some of both.
+// deal out workgroups in order give every core some of both. Each row of the grid has its share of either, as many as
+// any other.
 @compute @workgroup_size(64)
 fn backward(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let all = WEIGHT_GROUPS + INPUT_GROUPS;
-    let before = workgroup.x * INPUT_GROUPS / all;
-    let of_input = (workgroup.x + 1u) * INPUT_GROUPS / all > before;
+    let all = WEIGHT_ROW + INPUT_ROW;
+    let before = workgroup.x * INPUT_ROW / all;
+    let of_input = (workgroup.x + 1u) * INPUT_ROW / all > before;
     // Without a branch around them, which software adapters run with more masks: the part that is not meant is given
     // a workgroup after its last.
-    weight_part(invocation, select(workgroup.x - before, WEIGHT_GROUPS, of_input));
+    weight_part(invocation, select(workgroup.y * WEIGHT_ROW + workgroup.x - before, WEIGHT_GROUPS, of_input));
     // Both parts meet in the same memory.
     if (WEIGHT_SHARES > 1u && IN_SHARES > 1u) {
         workgroupBarrier();
     }
-    input_part(invocation, select(INPUT_GROUPS, before, of_input));
+    input_part(invocation, select(INPUT_GROUPS, workgroup.y * INPUT_ROW + before, of_input));
 }

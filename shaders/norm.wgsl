@@ -33,11 +33,14 @@ override BLOCKS: u32;               // blocks of 16 images in the batch
 override SPLITS: u32;               // workgroups of a channel, and partial sums of its gradients
 override SEGMENTS: u32;             // pieces that a block's positions are cut into
 override ROW: u32;                  // invocations in one row of a grid over elements, whose layers are the blocks
+override GRID_ROWS: u32;            // rows of a grid over channels, whose layers are the splits
 
 override SEGMENT = (POSITIONS + SEGMENTS - 1) / SEGMENTS;
 override PIECES = BLOCKS * SEGMENTS;
 override WORKERS = SPLITS * 4;
 override TILES = (POSITIONS + 7) / 8;
+override CHANNEL_ROW = (CHANNELS + GRID_ROWS - 1) / GRID_ROWS;             // workgroups in one of those rows
+override MERGE_ROW = ((CHANNELS + 63) / 64 + GRID_ROWS - 1) / GRID_ROWS;   // the same, of `merge`
 // Each tensor and each partial sum starts on a 256-byte boundary.
 override STRIDE = (CHANNELS + 63) / 64 * 64;
 
@@ -150,9 +153,13 @@ fn finish(c: u32, all: Moments) {
 // A channel is one workgroup: SPLITS is 1.
 @compute @workgroup_size(64)
 fn statistics(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    meet(invocation, gathered(workgroup.x, invocation / LANES, invocation % LANES));
+    let c = workgroup.y * CHANNEL_ROW + workgroup.x;
+    if (GRID_ROWS > 1u && c >= CHANNELS) {
+        return;
+    }
+    meet(invocation, gathered(c, invocation / LANES, invocation % LANES));
     if (invocation == 0u) {
-        finish(workgroup.x, shared_moments[0]);
+        finish(c, shared_moments[0]);
     }
 }
 
@@ -160,11 +167,15 @@ fn statistics(@builtin(local_invocation_index) invocation: u32, @builtin(workgro
 // all of them; `merge` then takes one invocation a channel.
 @compute @workgroup_size(64)
 fn moments(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let worker = workgroup.y * 4u + invocation / LANES;
-    meet(invocation, gathered(workgroup.x, worker, invocation % LANES));
+    let c = workgroup.y * CHANNEL_ROW + workgroup.x;
+    if (GRID_ROWS > 1u && c >= CHANNELS) {
+        return;
+    }
+    let worker = workgroup.z * 4u + invocation / LANES;
+    meet(invocation, gathered(c, worker, invocation % LANES));
     if (invocation == 0u) {
         let all = shared_moments[0];
-        let at = (2u + 3u * workgroup.y) * STRIDE + workgroup.x;
+        let at = (2u + 3u * workgroup.z) * STRIDE + c;
         saved[at] = all.count;
         saved[at + STRIDE] = all.mean;
         saved[at + 2u * STRIDE] = all.squares;
@@ -172,8 +183,8 @@ fn moments(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_
 }
 
 @compute @workgroup_size(64)
-fn merge(@builtin(global_invocation_id) id: vec3<u32>) {
-    let c = id.x;
+fn merge(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
+    let c = (workgroup.y * MERGE_ROW + workgroup.x) * 64u + invocation;
     if (c >= CHANNELS) {
         return;
     }
@@ -187,12 +198,18 @@ fn merge(@builtin(global_invocation_id) id: vec3<u32>) {
 
 // ---- Forward ----
 
+// Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
+fn safe_tanh(x: f32) -> f32 {
+    return select(tanh(clamp(x, -15.0, 15.0)), x, (bitcast<u32>(x) << 1u) > 0xff000000u);
+}
+
+// A maximum might leave a NaN out, so that a ReLU is none.
 fn activate(z: f32) -> f32 {
     switch (ACTIVATION) {
-        case RELU: { return max(z, 0.0); }
+        case RELU: { return select(z, 0.0, z <= 0.0); }
         case SIGMOID: { return 1.0 / (1.0 + exp(-z)); }
-        case TANH: { return tanh(clamp(z, -15.0, 15.0)); }
-        case SCALED_TANH: { return 1.7159 * tanh(clamp(z * (2.0 / 3.0), -15.0, 15.0)); }
+        case TANH: { return safe_tanh(z); }
+        case SCALED_TANH: { return 1.7159 * safe_tanh(z * (2.0 / 3.0)); }
         default: { return z; }
     }
 }
@@ -259,12 +276,15 @@ var<workgroup> shared_sums: array<vec2<f32>, 64>;
 
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(workgroup_id) workgroup: vec3<u32>) {
-    let c = workgroup.x;
+    let c = workgroup.y * CHANNEL_ROW + workgroup.x;
+    if (GRID_ROWS > 1u && c >= CHANNELS) {
+        return;
+    }
     let lane = invocation % LANES;
     let normal = centre_and_scale(c);
     // Of g · (input − mean), and of g.
     var sums = vec2(0.0);
-    for (var piece = workgroup.y * 4u + invocation / LANES; piece < PIECES; piece += WORKERS) {
+    for (var piece = workgroup.z * 4u + invocation / LANES; piece < PIECES; piece += WORKERS) {
         let block = piece / SEGMENTS;
         let start = piece % SEGMENTS * SEGMENT;
         let end = min(start + SEGMENT, POSITIONS);
@@ -292,7 +312,7 @@ fn weight_gradient(@builtin(local_invocation_index) invocation: u32, @builtin(wo
         }
     }
     if (invocation == 0u) {
-        let at = workgroup.y * STRIDE + c;
+        let at = workgroup.z * STRIDE + c;
         weight_grad[at] = shared_sums[0].x * normal.y;
         bias_grad[at] = shared_sums[0].y;
     }

@@ -9,7 +9,8 @@
 // The padding never wins a maximum. `cells` counts the padding (COUNT_PAD, PyTorch's default) or leaves it
 // out; a window that reaches over the padding, as with a size rounded up, does not count what lies there.
 // Adaptive windows cover the input whatever the two sizes; where these are no multiples, neighbours overlap.
-// The gradient of a maximum goes to its first place in row-major order; `winner` keeps that place, ky·K + kx.
+// The gradient of a maximum goes to its first place in row-major order; `winner` keeps that place, ky·K + kx. Of a
+// window with NaNs the last of them wins.
 //
 // Layout: blocks of 16 images, the image varying fastest (see conv2d.wgsl).
 // One invocation computes one element of the output, or gathers one element of the input's gradient.
@@ -58,7 +59,8 @@ fn max_forward(@builtin(global_invocation_id) id: vec3<u32>) {
             let x = left + i32(kx);
             if (y >= 0 && y < i32(IN_HEIGHT) && x >= 0 && x < i32(IN_WIDTH)) {
                 let value = input[((c * IN_HEIGHT + u32(y)) * IN_WIDTH + u32(x)) * LANES + lane];
-                if (value > best) {
+                // By its bits, since a compiler may assume that there are no NaNs.
+                if ((value > best) | ((bitcast<u32>(value) << 1u) > 0xff000000u)) {
                     best = value;
                     place = ky * KERNEL_WIDTH + kx;
                 }

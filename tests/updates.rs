@@ -251,3 +251,45 @@ fn a_step_that_is_not_finite_leaves_what_it_found() {
         }
     }
 }
+
+#[test]
+fn what_overflows_between_the_layers_stops_the_run() {
+    let device = common::gpu();
+    for fuse in [true, false] {
+        let mut network = Network::preset("lenet5").expect("a preset");
+        // Every pixel is 1.
+        network.input.mean = -1.0;
+        let plan = Plan::new(&network, &Options { fuse, ..options(Rule::Sgd) }).expect("a plan");
+        let mut values = initial(&plan);
+        let mut set = |name: &str, at: usize, value: f32| {
+            let tensor = plan.tensors.iter().find(|tensor| tensor.parameter.name == name);
+            values[tensor.expect("a tensor of LeNet-5").offset + at] = value;
+        };
+        // Two channels are infinite; everything in the next layer is the difference of the two, which is no number.
+        for channel in 0..2 {
+            set("conv1.bias", channel, 3e38);
+            (0..25).for_each(|tap| set("conv1.weight", 25 * channel + tap, 1e38));
+            for output in 0..16 {
+                let start = (6 * output + channel) * 25;
+                (start..start + 25).for_each(|at| set("conv2.weight", at, [1.0, -1.0][channel]));
+            }
+        }
+        let pixels = vec![0; plan.train_data.images.len];
+        for on_gpu in [None, device.as_ref()] {
+            let mut backend = match on_gpu {
+                Some(device) => block_on(Backend::gpu(device, &plan.program)).expect("a plan on the device"),
+                None => Backend::cpu(&plan.program),
+            };
+            backend.write(plan.train_data.images, &pixels).expect("room");
+            backend.write(plan.parameters, bytemuck::cast_slice(&values)).expect("room");
+            let step = Step { count: IMAGES as u32, learning_rate: 0.1, time: 1, ..Step::default() };
+            backend.run(Phase::Train, &[step]).expect("a step");
+            let mut read = |range| block_on(backend.read(range)).expect("a range");
+            let record = read(Range { len: RECORD, ..plan.metrics });
+            assert_eq!(Fault::of(record[3]).map(|fault| fault.kind), Some(Kind::Loss), "fused: {fuse}");
+            if device.is_none() {
+                break;
+            }
+        }
+    }
+}

@@ -95,12 +95,15 @@ pub struct Verdict {
     pub place: String,
     /// Elements that were compared.
     pub elements: usize,
+    /// Where a NaN was left out, one line each: a compiler may assume that there are none, so that this is no failure.
+    pub notes: Vec<String>,
 }
 
 impl Verdict {
     /// Takes another verdict in: all failures, and the worse of the two differences.
     pub fn add(&mut self, other: Verdict) {
         self.failures.extend(other.failures);
+        self.notes.extend(other.notes);
         self.elements += other.elements;
         if other.worst > self.worst {
             (self.worst, self.place) = (other.worst, other.place);
@@ -115,6 +118,8 @@ pub(super) struct Known {
     pub(super) compare: Compare,
     /// Whether NaN is a result; it must then stand at the same places.
     pub(super) nan: bool,
+    /// Elements that must be NaN: on the CPU, and on a device whose compiler does not leave them out.
+    pub(super) nans: Vec<usize>,
 }
 
 impl Case {
@@ -139,7 +144,7 @@ impl Case {
         let range = self.program.add(name, values.len());
         let mut before = vec![poison; self.program.buffers[range.buffer.0].len];
         before[..values.len()].copy_from_slice(values);
-        self.buffers.push(Known { before, written: written.to_vec(), compare, nan: false });
+        self.buffers.push(Known { before, written: written.to_vec(), compare, nan: false, nans: Vec::new() });
         range
     }
 
@@ -210,6 +215,11 @@ impl Case {
         ranges
     }
 
+    /// Says which elements of a range are NaN, and that no others are.
+    pub(super) fn not_numbers(&mut self, range: Range, at: impl IntoIterator<Item = usize>) {
+        self.buffers[range.buffer.0].nans.extend(at.into_iter().map(|i| range.start + i));
+    }
+
     pub(super) fn launch(&mut self, launch: Result<Launch>) -> Result<()> {
         self.program.train.push(launch?);
         Ok(())
@@ -228,6 +238,7 @@ impl Case {
             let mut one = known.judge(&gpu[i], &cpu[i]);
             one.failures
                 .iter_mut()
+                .chain(&mut one.notes)
                 .for_each(|problem| *problem = format!("{}: {buffer}: {problem}", self.name));
             one.place = format!("{}: {buffer}{}", self.name, one.place);
             verdict.add(one);
@@ -300,11 +311,25 @@ impl Known {
             Compare::Close { absolute, relative } => (absolute, relative),
             Compare::Metrics => METRICS,
         };
+        let mut lost = [Vec::new(), Vec::new()];
+        for &i in &self.nans {
+            written[i] = false;
+            for (found, lost) in [gpu, cpu].into_iter().zip(&mut lost) {
+                if !f32::from_bits(found[i]).is_nan() {
+                    lost.push(i);
+                }
+            }
+        }
+        let [notes, wrong] = lost.map(|lost| {
+            let first = lost.first().map(|i| format!("[{i}] should be NaN; {} such elements", lost.len()));
+            first.into_iter().collect::<Vec<_>>()
+        });
+        problems.extend(wrong);
         let floats = |i: usize| written[i] && self.is_float(i);
         let (worst, at, problem) = differences(gpu, cpu, absolute, relative, self.nan, floats);
         problems.extend(problem);
-        let elements = written.iter().filter(|&&written| written).count();
-        Verdict { failures: problems, worst: worst.into(), place: format!("[{at}]"), elements }
+        let elements = written.iter().filter(|&&written| written).count() + self.nans.len();
+        Verdict { failures: problems, worst: worst.into(), place: format!("[{at}]"), elements, notes }
     }
 
     fn is_float(&self, i: usize) -> bool {
@@ -405,6 +430,12 @@ impl Random {
     }
 }
 
+/// Twice as much is infinite.
+pub const HUGE: f32 = 3e38;
+
+/// By which two such numbers are multiplied: their sum is infinite either way, and finite.
+pub const FACTORS: [[f32; 2]; 3] = [[2.0, 2.0], [-2.0, -2.0], [0.5, -0.25]];
+
 /// Lanes of the blocks that hold `batch` images.
 pub fn lanes(batch: usize) -> usize {
     blocks(batch) * LANES
@@ -416,7 +447,13 @@ mod tests {
 
     #[test]
     fn the_comparison_finds_mistakes() {
-        let known = |compare, nan| Known { before: vec![POISON; 4], written: vec![0..3], compare, nan };
+        let known = |compare, nan| Known {
+            before: vec![POISON; 4],
+            written: vec![0..3],
+            compare,
+            nan,
+            nans: Vec::new(),
+        };
         let close = known(Compare::Close { absolute: 0.01, relative: 0.01 }, false);
         let words = |values: [f32; 3]| {
             let [a, b, c] = values.map(f32::to_bits);
@@ -436,6 +473,14 @@ mod tests {
         let may = known(Compare::Close { absolute: 0.01, relative: 0.01 }, true);
         assert_eq!(count(&may, &nan, &nan), 0);
         assert_eq!(count(&may, &nan, &right), 1);
+        // A NaN that must be there, and on the device may be left out.
+        let must = Known { nans: vec![1], ..known(Compare::Close { absolute: 0.01, relative: 0.01 }, false) };
+        let notes = |gpu: &[u32], cpu: &[u32]| must.judge(gpu, cpu).notes.len();
+        assert_eq!((count(&must, &nan, &nan), notes(&nan, &nan)), (0, 0));
+        assert_eq!((count(&must, &right, &nan), notes(&right, &nan)), (0, 1));
+        assert_eq!((count(&must, &nan, &right), notes(&nan, &right)), (1, 0));
+        let more = words([f32::NAN, f32::NAN, 100.0]);
+        assert_eq!(count(&must, &more, &nan), 1);
         // Not written on both sides, and written beyond the end on one.
         let missing = [right[0], POISON, right[2], POISON];
         assert_eq!(count(&may, &missing, &missing), 2);

@@ -136,7 +136,8 @@ impl Geometry {
         self.parts().splits()
     }
 
-    fn constants(&self) -> shader::Constants {
+    /// Those of a launch over a grid of so many rows.
+    fn constants(&self, grid_rows: usize) -> shader::Constants {
         let (forward, input, parts) = (self.forward_tile(), self.input_tile(), self.parts());
         shader::Constants {
             in_channels: self.in_channels,
@@ -165,6 +166,7 @@ impl Geometry {
             splits: parts.splits(),
             row_splits: parts.rows,
             row_shares: parts.shares,
+            grid_rows,
         }
     }
 
@@ -174,10 +176,10 @@ impl Geometry {
         let tile = g.forward_tile();
         let tiles = g.out_size[0] * g.out_size[1].div_ceil(tile.columns);
         let channels = g.groups * g.group_out().div_ceil(tile.channels);
-        let grid = [tiles.div_ceil(4), channels, blocks(g.batch)];
+        let (grid, rows) = g.target.grid([tiles.div_ceil(4) * channels], blocks(g.batch));
         let Buffers { input, weight, bias, output } = b;
         let bindings = shader::forward::Bindings { input, weight, bias, output };
-        shader::forward::launch(g.constants(), bindings, grid, g.flop())
+        shader::forward::launch(g.constants(rows), bindings, grid, g.flop())
     }
 
     /// The gradient of the input.
@@ -188,8 +190,9 @@ impl Geometry {
         let tile = g.input_tile();
         let strips = g.stride[1] * g.in_size[1].div_ceil(g.stride[1]).div_ceil(tile.columns);
         let channels = g.groups * g.group_in().div_ceil(tile.channels);
-        let grid = [(g.in_size[0] * strips).div_ceil(4), channels, blocks(g.batch)];
-        shader::input_gradient::launch(g.constants(), bindings, grid, g.flop())
+        let groups = (g.in_size[0] * strips).div_ceil(4) * channels;
+        let (grid, rows) = g.target.grid([groups], blocks(g.batch));
+        shader::input_gradient::launch(g.constants(rows), bindings, grid, g.flop())
     }
 
     /// The partial sums of the gradients of weights and bias.
@@ -200,16 +203,18 @@ impl Geometry {
         // The rows of a picture are what its parts are made of.
         let g = if self.target.fine() { self } else { self.flat() };
         let parts = g.parts();
-        let grid = [g.weight_tiles().div_ceil(4 / parts.shares), parts.splits(), 1];
-        shader::weight_gradient::launch(g.constants(), bindings, grid, g.flop())
+        let groups = g.weight_tiles().div_ceil(4 / parts.shares);
+        let (grid, rows) = g.target.grid([groups], parts.splits());
+        shader::weight_gradient::launch(g.constants(rows), bindings, grid, g.flop())
     }
 
     /// Clears the gradients of the weights between channels that `mask`, a word for each pair of an output channel and
     /// a channel of its group's input, does not connect; in all partial sums that `weight_grad` holds, whichever launch
     /// made them.
     pub fn mask_gradient(self, mask: Range, weight_grad: Range) -> Result<Launch> {
-        let grid = [self.weights().div_ceil(WORKGROUP), weight_grad.len / padded(self.weights()), 1];
+        let splits = weight_grad.len / padded(self.weights());
+        let (grid, rows) = self.target.grid([self.weights().div_ceil(WORKGROUP)], splits);
         let bindings = shader::mask_gradient::Bindings { mask, weight_grad };
-        shader::mask_gradient::launch(self.constants(), bindings, grid, 0)
+        shader::mask_gradient::launch(self.constants(rows), bindings, grid, 0)
     }
 }

@@ -172,7 +172,8 @@ impl Geometry {
         self.split().splits()
     }
 
-    fn constants(&self, save: bool) -> shader::Constants {
+    /// Those of a launch over a grid of so many rows.
+    fn constants(&self, save: bool, grid_rows: usize) -> shader::Constants {
         let c = &self.conv;
         let (forward, input) = (self.forward_tile(), self.input_tile());
         let (pairs, tap_rows) = self.weight_tile();
@@ -203,6 +204,7 @@ impl Geometry {
             splits: parts.splits(),
             row_splits: parts.rows,
             row_shares: parts.shares,
+            grid_rows,
             bytes: self.gather.is_some(),
             border: self.gather.map_or(0, |g| g.pad),
             mean: self.gather.map_or(0.0, |g| g.mean),
@@ -232,14 +234,11 @@ impl Geometry {
     pub fn forward(self, b: Buffers, save: bool) -> Result<Launch> {
         let tile = self.forward_tile();
         let strips = (2 * self.pooled()[1]).div_ceil(tile.columns);
-        let grid = [
-            (self.pooled()[0] * strips).div_ceil(4),
-            self.conv.out_channels.div_ceil(tile.channels),
-            blocks(self.conv.batch),
-        ];
+        let groups = (self.pooled()[0] * strips).div_ceil(4) * self.conv.out_channels.div_ceil(tile.channels);
+        let (grid, rows) = self.target.grid([groups], blocks(self.conv.batch));
         let Buffers { input, order, weight, bias, output, saved } = b;
         let bindings = shader::forward::Bindings { input, order, weight, bias, output, saved };
-        let launch = shader::forward::launch(self.constants(save), bindings, grid, self.flop())?;
+        let launch = shader::forward::launch(self.constants(save, rows), bindings, grid, self.flop())?;
         let bytes = self.traffic(&launch, input);
         Ok(launch.with_bytes(bytes))
     }
@@ -266,8 +265,8 @@ impl Geometry {
                     bias_grad,
                     input_grad,
                 };
-                let grid = [weight_groups + self.input_groups(), 1, 1];
-                shader::backward::launch(self.constants(true), bindings, grid, 2 * self.flop())?
+                let (grid, rows) = self.target.grid([weight_groups, self.input_groups()], 1);
+                shader::backward::launch(self.constants(true, rows), bindings, grid, 2 * self.flop())?
             }
             None => {
                 let bindings = shader::backward_first::Bindings {
@@ -278,8 +277,8 @@ impl Geometry {
                     weight_grad,
                     bias_grad,
                 };
-                let grid = [weight_groups, 1, 1];
-                shader::backward_first::launch(self.constants(true), bindings, grid, self.flop())?
+                let (grid, rows) = self.target.grid([weight_groups], 1);
+                shader::backward_first::launch(self.constants(true, rows), bindings, grid, self.flop())?
             }
         };
         let bytes = self.traffic(&launch, input);
@@ -290,7 +289,7 @@ impl Geometry {
     pub fn input_gradient(self, b: Buffers, output_grad: Range, input_grad: Range) -> Result<Launch> {
         let Buffers { input, weight, saved: recalled, .. } = b;
         let bindings = shader::input_gradient::Bindings { input, weight, output_grad, recalled, input_grad };
-        let grid = [self.input_groups(), 1, 1];
-        shader::input_gradient::launch(self.constants(true), bindings, grid, self.flop())
+        let (grid, rows) = self.target.grid([self.input_groups()], 1);
+        shader::input_gradient::launch(self.constants(true, rows), bindings, grid, self.flop())
     }
 }

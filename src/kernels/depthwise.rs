@@ -108,7 +108,8 @@ impl Geometry {
         self.parts().splits()
     }
 
-    fn constants(&self) -> shader::Constants {
+    /// Those of a launch over a grid of so many rows.
+    fn constants(&self, grid_rows: usize) -> shader::Constants {
         let parts = self.parts();
         shader::Constants {
             in_channels: self.channels,
@@ -131,26 +132,27 @@ impl Geometry {
             splits: parts.splits(),
             row_splits: parts.rows,
             row_shares: parts.shares,
+            grid_rows,
         }
     }
 
     /// The output.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
         let tiles = self.out_size[0].div_ceil(self.rows()) * self.out_size[1].div_ceil(COLUMNS);
-        let grid = [tiles.div_ceil(4), self.channels, blocks(self.batch)];
+        let (grid, rows) = self.target.grid([tiles.div_ceil(4) * self.channels], blocks(self.batch));
         let Buffers { input, weight, bias, output } = b;
         let bindings = shader::forward::Bindings { input, weight, bias, output };
-        shader::forward::launch(self.constants(), bindings, grid, self.flop())
+        shader::forward::launch(self.constants(rows), bindings, grid, self.flop())
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
         let strips = self.stride[1] * self.in_size[1].div_ceil(self.stride[1]).div_ceil(COLUMNS);
         let tiles = self.in_size[0].div_ceil(self.rows()) * strips;
-        let grid = [tiles.div_ceil(4), self.channels, blocks(self.batch)];
+        let (grid, rows) = self.target.grid([tiles.div_ceil(4) * self.channels], blocks(self.batch));
         let Buffers { input, weight, .. } = b;
         let bindings = shader::input_gradient::Bindings { input, weight, output_grad: g.output, input_grad };
-        shader::input_gradient::launch(self.constants(), bindings, grid, self.flop())
+        shader::input_gradient::launch(self.constants(rows), bindings, grid, self.flop())
     }
 
     /// The partial sums of the gradients of weights and bias.
@@ -159,7 +161,8 @@ impl Geometry {
         let bindings =
             shader::weight_gradient::Bindings { input: b.input, output_grad, weight_grad, bias_grad };
         let parts = self.parts();
-        let grid = [self.channels.div_ceil(4 / parts.shares), parts.splits(), 1];
-        shader::weight_gradient::launch(self.constants(), bindings, grid, self.flop())
+        let groups = self.channels.div_ceil(4 / parts.shares);
+        let (grid, rows) = self.target.grid([groups], parts.splits());
+        shader::weight_gradient::launch(self.constants(rows), bindings, grid, self.flop())
     }
 }

@@ -74,7 +74,7 @@ impl fmt::Debug for Launch {
 }
 
 /// The most workgroups in a dimension of a grid, of WebGPU's defaults.
-const MOST_GROUPS: usize = 65_535;
+pub(crate) const MOST_GROUPS: usize = 65_535;
 
 impl Launch {
     /// A launch of an entry point, whose constants and ranges are given in the entry's order.

@@ -108,7 +108,8 @@ impl Geometry {
         self.cut(self.inputs, self.outputs)
     }
 
-    fn constants(&self) -> shader::Constants {
+    /// Those of a launch over a grid of so many rows.
+    fn constants(&self, grid_rows: usize) -> shader::Constants {
         let (output, input) = (self.output_cut(), self.input_cut());
         let [weight_shares, splits] = self.weight_cut();
         shader::Constants {
@@ -126,6 +127,7 @@ impl Geometry {
             weight_shares,
             blocks: blocks(self.batch),
             splits,
+            grid_rows,
         }
     }
 
@@ -138,30 +140,30 @@ impl Geometry {
         (splits * self.weight_tiles()).div_ceil(WORKGROUP / shares)
     }
 
-    /// Workgroups side by side, and one behind the other, of a launch over `features`.
-    fn groups(&self, cut: Cut, features: usize) -> [usize; 2] {
-        let row = WORKGROUP / cut.shares / cut.across * cut.features;
-        [(QUADS * blocks(self.batch)).div_ceil(cut.across), features.div_ceil(row)]
+    /// Workgroups of a launch over `features`.
+    fn groups(&self, cut: Cut, features: usize) -> usize {
+        let along = WORKGROUP / cut.shares / cut.across * cut.features;
+        (QUADS * blocks(self.batch)).div_ceil(cut.across) * features.div_ceil(along)
     }
 
     fn input_groups(&self) -> usize {
-        self.groups(self.input_cut(), self.inputs).into_iter().product()
+        self.groups(self.input_cut(), self.inputs)
     }
 
     /// The output.
     pub fn forward(self, b: Buffers) -> Result<Launch> {
-        let [across, along] = self.groups(self.output_cut(), self.outputs);
-        let grid = [across, along, 1];
+        let (grid, rows) = self.target.grid([self.groups(self.output_cut(), self.outputs)], 1);
         let Buffers { input, weight, bias, output } = b;
         let bindings = shader::forward::Bindings { input, weight, bias, output };
-        shader::forward::launch(self.constants(), bindings, grid, self.flop())
+        shader::forward::launch(self.constants(rows), bindings, grid, self.flop())
     }
 
     /// The gradient of the input.
     pub fn input_gradient(self, b: Buffers, g: Gradients, input_grad: Range) -> Result<Launch> {
         let Buffers { input, weight, .. } = b;
         let bindings = shader::input_gradient::Bindings { input, weight, output_grad: g.output, input_grad };
-        shader::input_gradient::launch(self.constants(), bindings, [self.input_groups(), 1, 1], self.flop())
+        let (grid, rows) = self.target.grid([self.input_groups()], 1);
+        shader::input_gradient::launch(self.constants(rows), bindings, grid, self.flop())
     }
 
     /// The partial sums of the gradients of weights and bias.
@@ -169,7 +171,8 @@ impl Geometry {
         let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
         let bindings =
             shader::weight_gradient::Bindings { input: b.input, output_grad, weight_grad, bias_grad };
-        shader::weight_gradient::launch(self.constants(), bindings, [self.weight_groups(), 1, 1], self.flop())
+        let (grid, rows) = self.target.grid([self.weight_groups()], 1);
+        shader::weight_gradient::launch(self.constants(rows), bindings, grid, self.flop())
     }
 
     /// [`Geometry::weight_gradient`] and [`Geometry::input_gradient`] in one launch.
@@ -178,7 +181,7 @@ impl Geometry {
         let Gradients { output: output_grad, weight: weight_grad, bias: bias_grad } = g;
         let bindings =
             shader::backward::Bindings { input, weight, output_grad, input_grad, weight_grad, bias_grad };
-        let grid = [self.weight_groups() + self.input_groups(), 1, 1];
-        shader::backward::launch(self.constants(), bindings, grid, 2 * self.flop())
+        let (grid, rows) = self.target.grid([self.weight_groups(), self.input_groups()], 1);
+        shader::backward::launch(self.constants(rows), bindings, grid, 2 * self.flop())
     }
 }

@@ -31,7 +31,7 @@ pub mod squared_error;
 mod target;
 
 pub use launch::{BufferId, Constants, Launch, Range, Slots, Step};
-pub(crate) use launch::{Slot, elementwise, over_blocks};
+pub(crate) use launch::{MOST_GROUPS, Slot, elementwise, over_blocks};
 pub use shaders::SHADERS;
 pub(crate) use target::Parts;
 pub use target::Target;

@@ -85,7 +85,8 @@ impl Geometry {
         (4 * self.splits()).div_ceil(blocks(self.batch)).clamp(1, self.positions.div_ceil(8))
     }
 
-    fn constants(&self) -> shader::Constants {
+    /// Those of a launch over a grid of so many rows, where it is one over channels.
+    fn constants(&self, grid_rows: usize) -> shader::Constants {
         let Geometry { channels, positions, epsilon, .. } = *self;
         shader::Constants {
             channels,
@@ -97,6 +98,7 @@ impl Geometry {
             splits: self.splits(),
             segments: self.segments(),
             row: self.grid().1,
+            grid_rows,
         }
     }
 
@@ -132,16 +134,16 @@ impl Geometry {
         let flop = 4 * self.elements();
         if self.splits() == 1 {
             let bindings = shader::statistics::Bindings { input, saved, batch_mean, batch_variance };
-            let grid = [self.channels, 1, 1];
-            return Ok(vec![shader::statistics::launch(self.constants(), bindings, grid, flop)?]);
+            let (grid, rows) = self.target.grid([self.channels], 1);
+            return Ok(vec![shader::statistics::launch(self.constants(rows), bindings, grid, flop)?]);
         }
         let bindings = shader::moments::Bindings { input, saved };
-        let grid = [self.channels, self.splits(), 1];
-        let partial = shader::moments::launch(self.constants(), bindings, grid, flop)?;
+        let (grid, rows) = self.target.grid([self.channels], self.splits());
+        let partial = shader::moments::launch(self.constants(rows), bindings, grid, flop)?;
         let bindings = shader::merge::Bindings { saved, batch_mean, batch_variance };
-        let grid = [self.channels.div_ceil(WORKGROUP), 1, 1];
+        let (grid, rows) = self.target.grid([self.channels.div_ceil(WORKGROUP)], 1);
         let flop = 10 * (self.channels * self.splits()) as u64;
-        Ok(vec![partial, shader::merge::launch(self.constants(), bindings, grid, flop)?])
+        Ok(vec![partial, shader::merge::launch(self.constants(rows), bindings, grid, flop)?])
     }
 
     /// The output.
@@ -149,7 +151,7 @@ impl Geometry {
         let [mean, spread] = self.normal(&b);
         let Buffers { input, weight, bias, output, .. } = b;
         let bindings = shader::forward::Bindings { input, weight, bias, mean, spread, output };
-        shader::forward::launch(self.constants(), bindings, self.grid().0, 3 * self.elements())
+        shader::forward::launch(self.constants(1), bindings, self.grid().0, 3 * self.elements())
     }
 
     /// The partial sums of the gradients of weight and bias.
@@ -164,8 +166,8 @@ impl Geometry {
             weight_grad: g.weight,
             bias_grad: g.bias,
         };
-        let grid = [self.channels, self.splits(), 1];
-        shader::weight_gradient::launch(self.constants(), bindings, grid, 4 * self.elements())
+        let (grid, rows) = self.target.grid([self.channels], self.splits());
+        shader::weight_gradient::launch(self.constants(rows), bindings, grid, 4 * self.elements())
     }
 
     /// The gradient of the input; of [`Kind::Batch`] from the sums that [`Geometry::weight_gradient`] left.
@@ -177,7 +179,7 @@ impl Geometry {
             let bindings =
                 shader::scaled_gradient::Bindings { weight, spread, activated, output_grad, input_grad };
             return shader::scaled_gradient::launch(
-                self.constants(),
+                self.constants(1),
                 bindings,
                 self.grid().0,
                 self.elements(),
@@ -193,6 +195,6 @@ impl Geometry {
             bias_sums: g.bias,
             input_grad,
         };
-        shader::input_gradient::launch(self.constants(), bindings, self.grid().0, 6 * self.elements())
+        shader::input_gradient::launch(self.constants(1), bindings, self.grid().0, 6 * self.elements())
     }
 }

@@ -2,7 +2,7 @@
 
 use super::shaders::pool2d as shader;
 use super::{LANES, Launch, Range, blocks, over_blocks};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Shapes of a pooling layer; pairs are (rows, columns).
 ///
@@ -103,15 +103,39 @@ impl Geometry {
         shader::average_backward::launch(constants, bindings, grid, self.flop())
     }
 
+    /// Refuses sizes whose windows a shader cannot work out in 32 bits.
+    fn within_words(&self) -> Result<()> {
+        let ends = [0, 1].map(|d| {
+            let [from, to] = [self.in_size[d], self.out_size[d]].map(|n| n as u64);
+            from * to + from.max(to)
+        });
+        match ends.into_iter().find(|&end| end > u64::from(u32::MAX)) {
+            Some(needed) => Err(Error::Limit {
+                what: "the product of an adaptive mean's sizes".into(),
+                needed,
+                allowed: u32::MAX.into(),
+            }),
+            None => Ok(()),
+        }
+    }
+
     /// The mean of each adaptive window.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] when the sizes of input and output have a product beyond 32 bits.
     pub fn adaptive_forward(self, input: Range, output: Range) -> Result<Launch> {
+        self.within_words()?;
         let bindings = shader::adaptive_forward::Bindings { input, output };
         let (constants, grid) = self.shape(self.out_size);
         shader::adaptive_forward::launch(constants, bindings, grid, self.flop())
     }
 
     /// The gradient of an adaptive mean's input.
+    ///
+    /// # Errors
+    /// As [`Geometry::adaptive_forward`].
     pub fn adaptive_backward(self, output_grad: Range, input_grad: Range) -> Result<Launch> {
+        self.within_words()?;
         let bindings = shader::adaptive_backward::Bindings { output_grad, input_grad };
         let (constants, grid) = self.shape(self.in_size);
         shader::adaptive_backward::launch(constants, bindings, grid, self.flop())

@@ -81,6 +81,9 @@ fn common_prefix(tensors: &Tensors) -> Option<String> {
     (tensors.keys().all(wrapped) && tensors.len() > 1).then_some(first)
 }
 
+/// Where a layer stands among those of its group: its numbers by their value, words behind them.
+type Place = Vec<(u64, String)>;
+
 /// Layers of a file by their order: the name of each tensor that a network expects, by the name that it has, if all
 /// layers fit one after the other and in one way only.
 fn by_order(tensors: &Tensors, expected: &[Parameter]) -> Option<BTreeMap<String, String>> {
@@ -94,7 +97,7 @@ fn by_order(tensors: &Tensors, expected: &[Parameter]) -> Option<BTreeMap<String
         }
     }
     // A file's layers, those of one group (features, classifier) by their numbers.
-    let mut groups: BTreeMap<String, BTreeMap<Vec<(u64, String)>, &str>> = BTreeMap::new();
+    let mut groups: BTreeMap<String, BTreeMap<Place, &str>> = BTreeMap::new();
     for name in tensors.keys() {
         let layer = leaf(name).0;
         let group = layer.split('.').next().filter(|first| first.parse::<u64>().is_err()).unwrap_or("");

@@ -90,7 +90,12 @@ impl Activation {
     #[inline(always)]
     pub fn value(self, x: f32) -> f32 {
         match self {
-            Activation::Relu => x.max(0.0),
+            Activation::Relu => {
+                // Not a maximum, which would leave a NaN out; of a sum, since a compiler that sees a value stored over
+                // itself stores the others one by one.
+                let x = x + 0.0;
+                if x <= 0.0 { 0.0 } else { x }
+            }
             Activation::LeakyRelu(slope) => {
                 if x > 0.0 {
                     x

@@ -2,7 +2,7 @@
 
 use pulp::Simd;
 
-use super::simd::wide;
+use super::simd::{relu, wide};
 use crate::network::Activation;
 
 /// What is done to a sum before it is stored.
@@ -29,7 +29,7 @@ impl<'a> Finish<'a> {
     pub(super) fn register<S: Simd>(self, simd: S, at: usize, sum: S::f32s) -> S::f32s {
         let zero = simd.splat_f32s(0.0);
         match self {
-            Finish::Value(Some(Activation::Relu)) => simd.max_f32s(sum, zero),
+            Finish::Value(Some(Activation::Relu)) => relu(simd, sum),
             Finish::Slope(Some(Activation::Relu), value) => {
                 let positive = simd.greater_than_f32s(wide::<S>(value)[at], zero);
                 simd.mul_f32s(sum, simd.select_f32s(positive, simd.splat_f32s(1.0), zero))

@@ -3,7 +3,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::fused;
-use super::simd::{registers, scratch, vectorize, wide, wide_mut};
+use super::simd::{registers, relu, scratch, vectorize, wide, wide_mut};
 use super::tasks::{self, Axis, cut, grid, mixed, portions, tiles};
 use crate::kernels::shaders::linear::{backward, forward, input_gradient, weight_gradient};
 use crate::kernels::{LANES, Step, padded};
@@ -179,7 +179,7 @@ impl Rows<'_> {
                     match self.finish {
                         Finish::Value(Some(Activation::Relu)) => {
                             for k in 0..R {
-                                output[k * n + register] = simd.max_f32s(sums[k][b], zero);
+                                output[k * n + register] = relu(simd, sums[k][b]);
                             }
                         }
                         Finish::Slope(Some(Activation::Relu), input) => {

@@ -233,7 +233,7 @@ fn max_rows(g: &Shape, input: &[f32], range: Range<usize>, output: &mut [f32], w
                     let values = lanes(input, iy * g.in_size[1] + ix);
                     let here = place(iy, ix);
                     for l in 0..LANES {
-                        let more = values[l] > best[l];
+                        let more = (values[l] > best[l]) | values[l].is_nan();
                         best[l] = if more { values[l] } else { best[l] };
                         won[l] = if more { here } else { won[l] };
                     }

@@ -115,3 +115,10 @@ pub(crate) fn wide_u32_mut<S: Simd>(values: &mut [u32]) -> &mut [S::u32s] {
 pub(crate) fn wide_mut<S: Simd>(values: &mut [f32]) -> &mut [S::f32s] {
     S::as_mut_simd_f32s(values).0
 }
+
+/// A ReLU, which leaves a NaN as it is: a maximum does not on every machine.
+#[inline(always)]
+pub(crate) fn relu<S: Simd>(simd: S, z: S::f32s) -> S::f32s {
+    let zero = simd.splat_f32s(0.0);
+    simd.select_f32s(simd.less_than_or_equal_f32s(z, zero), zero, z)
+}

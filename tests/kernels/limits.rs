@@ -4,7 +4,10 @@ use lenet::backend::{Backend, Gpu, gpu};
 use lenet::check;
 use lenet::error::Error;
 use lenet::kernels::optimizer::Rule;
-use lenet::kernels::{CHUNK, Step, Target, batch, conv2d};
+use lenet::kernels::{
+    CHUNK, Gradients, LayerBuffers, Range, Step, Target, batch, conv_pool, conv2d, depthwise, linear, norm,
+    padded, pool2d,
+};
 use lenet::network::Network;
 use lenet::plan::{LARGEST_BATCH, Memory, Options, Phase, Plan, Program};
 use pollster::block_on;
@@ -47,31 +50,130 @@ fn a_grid_over_elements_folds() {
     assert_eq!(launch.grid, [65_535, 5, 1]);
 }
 
-#[test]
-fn a_grid_over_the_limits_is_an_error() {
-    let mut program = Program::default();
-    let [mask, weight_grad] = ["mask", "weight_grad"].map(|name| program.add(name, CHUNK));
-    // A workgroup for every 64 of its weights.
-    let geometry = conv2d::Geometry {
-        in_channels: 1024,
-        in_size: [9, 9],
-        out_channels: 1024,
-        out_size: [1, 1],
-        kernel: [9, 9],
+/// A convolution of 1×1 filters.
+fn convolution([in_channels, out_channels]: [usize; 2], size: [usize; 2], batch: usize) -> conv2d::Geometry {
+    conv2d::Geometry {
+        in_channels,
+        in_size: size,
+        out_channels,
+        out_size: size,
+        kernel: [1, 1],
         stride: [1, 1],
         pad: [0, 0],
         dilation: [1, 1],
         groups: 1,
-        bias: false,
+        bias: true,
         activation: None,
         input_activation: None,
-        batch: 1,
-        target: Target::CPU,
-    };
-    match geometry.mask_gradient(mask, weight_grad) {
-        Err(Error::Limit { needed, allowed, .. }) => assert!(needed > allowed && allowed == 65_535),
-        other => panic!("expected Error::Limit, got {other:?}"),
+        batch,
+        target: Target::DISCRETE,
     }
+}
+
+#[test]
+fn no_grid_is_too_large() {
+    let mut program = Program::default();
+    let mut range = |name| program.add(name, CHUNK);
+    let [input, weight, bias, output, input_grad] =
+        ["input", "weight", "bias", "output", "input_grad"].map(&mut range);
+    let [upstream, weight_grad, bias_grad, saved] =
+        ["upstream", "weight_grad", "bias_grad", "saved"].map(&mut range);
+    let b = LayerBuffers { input, weight, bias, output };
+    let g = Gradients { output: upstream, weight: weight_grad, bias: bias_grad };
+    let mut launches = Vec::new();
+    // Of pictures and of channels that are many.
+    for conv in [convolution([1, 2], [3000, 3000], 1), convolution([3, 900_000], [1, 1], 16)] {
+        launches.push(conv.forward(b));
+        launches.push(
+            conv2d::Geometry { in_channels: conv.out_channels, ..conv }.input_gradient(b, g, input_grad),
+        );
+    }
+    launches.push(convolution([4000, 4000], [1, 1], 1).weight_gradient(b, g));
+    let many = 1 << 20;
+    let alone = conv2d::Geometry { groups: many, ..convolution([many; 2], [1, 1], 16) };
+    let alone = depthwise::Geometry::of(&alone).expect("channels by themselves");
+    launches.extend([alone.forward(b), alone.input_gradient(b, g, input_grad), alone.weight_gradient(b, g)]);
+    let (activation, input_activation, target) = (None, None, Target::DISCRETE);
+    let conv = convolution([1, 8], [3000, 3000], 16);
+    let pooled =
+        conv_pool::Geometry { conv, average: false, activation, input_activation, gather: None, target };
+    let buffers = conv_pool::Buffers { input, order: input, weight, bias, output, saved };
+    launches.push(pooled.forward(buffers, true));
+    launches.push(pooled.backward(buffers, g, Some(input_grad)));
+    launches.push(pooled.input_gradient(buffers, upstream, input_grad));
+    let conv = convolution([2000, 2000], [2, 2], 1);
+    launches.push(conv_pool::Geometry { conv, ..pooled }.backward(buffers, g, None));
+    for [inputs, outputs] in [[3, 20_000_000], [20_000_000, 3]] {
+        let geometry =
+            linear::Geometry { inputs, outputs, bias: true, activation, input_activation, batch: 16, target };
+        launches.push(if inputs == 3 {
+            geometry.forward(b)
+        } else {
+            geometry.input_gradient(b, g, input_grad)
+        });
+        launches.extend([geometry.weight_gradient(b, g), geometry.backward(b, g, input_grad)]);
+    }
+    let (channels, epsilon) = (5_000_000, 1e-5);
+    let norm = norm::Geometry {
+        channels,
+        positions: 1,
+        kind: norm::Kind::Batch,
+        epsilon,
+        activation,
+        batch: 1,
+        target,
+    };
+    let buffers = norm::Buffers {
+        input,
+        weight,
+        bias,
+        running_mean: weight,
+        running_variance: weight,
+        batch: [weight_grad, bias_grad],
+        saved,
+        output,
+    };
+    launches.extend(norm.statistics(buffers).expect("statistics").into_iter().map(Ok));
+    launches.push(norm.weight_gradient(buffers, g));
+    for launch in launches {
+        let launch = launch.expect("a grid of several rows");
+        assert!(launch.grid[1] > 1 && launch.grid.iter().all(|&n| n <= 65_535), "{launch:?}");
+    }
+}
+
+#[test]
+fn windows_beyond_32_bits_are_refused() {
+    let mut program = Program::default();
+    let [input, output] = ["input", "output"].map(|name| program.add(name, CHUNK));
+    let geometry = |len: usize| pool2d::Geometry::adaptive(1, [1, len], [1, len], 1);
+    assert!(geometry(65_000).adaptive_forward(input, output).is_ok());
+    for refused in
+        [geometry(70_000).adaptive_forward(input, output), geometry(70_000).adaptive_backward(input, output)]
+    {
+        assert!(matches!(refused, Err(Error::Limit { .. })), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_grid_of_several_rows_runs() {
+    let Some(device) = common::gpu() else { return };
+    // A workgroup for every 64 of its weights, in two rows.
+    let geometry = convolution([2050, 2049], [1, 1], 1);
+    let weights = geometry.weights();
+    let mut program = Program::default();
+    let mask = program.add("mask", weights);
+    let weight_grad = program.add("weight_grad", padded(weights));
+    program.train.push(geometry.mask_gradient(mask, weight_grad).expect("a launch"));
+    assert_eq!(program.train[0].grid, [32_817, 2, 1]);
+    let seen: Vec<u32> = (0..weights).map(|i| u32::from(i % 3 != 0)).collect();
+    let before: Vec<u32> = (1..=weights as u32).collect();
+    let mut backend = block_on(Backend::gpu(&device, &program)).expect("a backend");
+    backend.write(mask, &seen).expect("a mask");
+    backend.write(Range { len: weights, ..weight_grad }, &before).expect("gradients");
+    backend.run(Phase::Train, &[Step::default()]).expect("a step");
+    let after = block_on(backend.read(Range { len: weights, ..weight_grad })).expect("gradients");
+    let wrong = (0..weights).find(|&i| after[i] != before[i] * seen[i]);
+    assert_eq!(wrong, None, "a weight's gradient that is not what the mask leaves of it");
 }
 
 #[test]

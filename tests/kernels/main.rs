@@ -47,6 +47,7 @@ fn check(shader: &str) {
         }
     }
     let failures = &verdict.failures;
+    assert!(verdict.notes.is_empty(), "NaNs are left out\n{}", verdict.notes.join("\n"));
     assert!(failures.is_empty(), "{} failures\n{}", failures.len(), failures.join("\n"));
     assert!(verdict.elements > 0, "{shader}: nothing was compared");
     eprintln!(
@@ -197,6 +198,19 @@ fn weight_gradients_have_cases_of_every_kind() {
     for (name, least, most) in ends.into_iter().chain([("PAIRS", 1, 3), ("TAP_ROWS", 1, 2)]) {
         let found = constants(&cases, [name]);
         assert!(found.contains(&[least]) && found.contains(&[most]), "{name}: {found:?}");
+    }
+}
+
+#[test]
+fn every_grid_that_folds_has_a_case_of_several_rows() {
+    for shader in SHADERS {
+        let all = cases(shader.name);
+        for entry in shader.entries.iter().filter(|entry| entry.overrides.contains(&"GRID_ROWS")) {
+            let of_entry = |launch: &&Launch| launch.entry.name == entry.name;
+            let launches = all.iter().flat_map(|case| &case.program.train).filter(of_entry);
+            let most = launches.map(|launch| launch.grid[1]).max();
+            assert!(most.is_some_and(|rows| rows > 2), "{}:{}: {most:?} rows", shader.name, entry.name);
+        }
     }
 }
 

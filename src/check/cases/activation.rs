@@ -39,6 +39,19 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
             cases.push(case);
         }
     }
+    // What is no number stays none, and what is infinite goes where the function goes.
+    for kind in kinds {
+        let mut case = Case::new(format!("{kind:?} of what is not finite"));
+        let mut values = vec![f32::NAN, 2.0, -f32::NAN, -2.0];
+        if kind.by_value() {
+            values.extend([f32::INFINITY, f32::NEG_INFINITY]);
+        }
+        let input = case.floats("input", &values);
+        let output = case.output("output", values.len(), TRANSCENDENTAL);
+        case.not_numbers(output, [0, 2]);
+        case.launch(kind.forward(input, output))?;
+        cases.push(case);
+    }
     // More workgroups than fit one row of the grid.
     let elements = 65_535 * 64 + 70;
     let mut case = Case::new(format!("Relu of {elements}"));

@@ -19,6 +19,7 @@ pub struct Conv {
     pub batch: usize,
     pub fill: usize,
     pub load: usize,
+    pub row: usize,
 }
 
 pub const CONV: Conv = Conv {
@@ -35,6 +36,7 @@ pub const CONV: Conv = Conv {
     batch: 3,
     fill: 1,
     load: Target::CPU.load,
+    row: Target::CPU.row,
 };
 
 pub fn cases(fill: usize) -> Result<Vec<Case>> {
@@ -157,12 +159,17 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         Conv { channels: [24, 16], size: [4, 4], kernel: [1, 1], groups: 2, fill: 1, ..conv },
         Conv { channels: [5, 8], size: [5, 7], kernel: [1, 1], stride: [2, 2], fill: 1, ..conv },
         Conv { channels: [5, 2], size: [3, 4], kernel: [1, 1], pad: [1, 0], ..conv },
+        // Grids of several rows, the last of which is not full.
+        Conv { channels: [10, 9], size: [7, 12], pad: [1, 1], batch: 17, row: 3, ..conv },
+        Conv { channels: [9, 15], size: [6, 9], groups: 3, stride: [1, 2], row: 2, ..conv },
     ];
     let masks = [
         (conv, 1),
         // Two partial sums, and a group's own channels.
         (Conv { channels: [6, 16], size: [6, 6], kernel: [5, 5], batch: 33, ..conv }, 2),
         (Conv { channels: [12, 14], groups: 2, kernel: [2, 3], ..conv }, 3),
+        // A grid of several rows.
+        (Conv { channels: [6, 9], row: 2, ..conv }, 2),
     ];
     // Under-filled devices: tiles of two columns and of one, and weight gradients whose rows are shared and split.
     let empty = Conv { fill: 16_384, load: Target::DISCRETE.load, ..CONV };
@@ -174,10 +181,33 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         Conv { channels: [13, 10], size: [6, 7], kernel: [1, 1], batch: 33, activation: Some(Relu), ..empty },
         Conv { channels: [2, 4], size: [1, 9], kernel: [1, 3], pad: [0, 1], batch: 50, ..empty },
         Conv { channels: [1, 4], size: [3, 20], pad: [1, 1], input_activation: Some(Tanh), ..empty },
-        Conv { channels: [16, 12], size: [8, 9], dilation: [1, 2], batch: 20, fill: 1500, ..empty },
+        Conv { channels: [16, 12], size: [8, 9], dilation: [1, 2], batch: 20, fill: 1500, row: 7, ..empty },
     ];
     let table = table.into_iter().chain(filled);
-    table.map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).collect()
+    let activations = [None, Some(Relu), Some(Sigmoid), Some(Tanh), Some(ScaledTanh)];
+    let large = activations.map(|activation| {
+        let conv = Conv { channels: [2, FACTORS.len()], size: [2, 5], kernel: [1, 1], activation, ..conv };
+        overflowing(conv, |b| conv.geometry().forward(b))
+    });
+    table.map(case).chain(masks.map(|(conv, splits)| masked(conv, splits))).chain(large).collect()
+}
+
+/// Sums of terms that are no numbers, of every third image, and of the next ones of terms that overflow. Each filter has
+/// two weights.
+pub fn overflowing(conv: Conv, forward: impl FnOnce(LayerBuffers) -> Result<Launch>) -> Result<Case> {
+    let g = conv.geometry();
+    let mut case = Case::new(format!("{conv:?} of terms that overflow"));
+    let mut random = Random::of(&case.name);
+    let inputs = g.in_channels * g.in_size[0] * g.in_size[1] * LANES;
+    let values: Vec<f32> = (0..inputs).map(|i| [f32::NAN, HUGE, random.float()][i % LANES % 3]).collect();
+    let input = case.floats("input", &values);
+    let weights: Vec<f32> = FACTORS.into_iter().take(g.out_channels).flatten().collect();
+    let parameters = case.packed("parameters", &[&weights, &random.floats(g.out_channels)]);
+    let plane = g.out_size[0] * g.out_size[1] * LANES;
+    let output = case.output("output", g.out_channels * plane, activated(g.activation, 2));
+    case.not_numbers(output, (0..g.out_channels * plane).filter(|i| (i % LANES).is_multiple_of(3)));
+    case.launch(forward(LayerBuffers { input, weight: parameters[0], bias: parameters[1], output }))?;
+    Ok(case)
 }
 
 /// Gradients that are numbers and ones that are not, of which about half are masked.
@@ -235,7 +265,7 @@ impl Conv {
             activation: self.activation,
             input_activation: self.input_activation,
             batch: self.batch,
-            target: Target { fill: self.fill, load: self.load, ..Target::CPU },
+            target: Target { fill: self.fill, load: self.load, row: self.row, ..Target::CPU },
         }
     }
 }

@@ -116,20 +116,75 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
             fill: 600,
             ..fused
         },
+        // Grids of several rows, the last of which is not full: of more groups of the weights' gradient than of the
+        // input's, and of fewer; without an input's gradient.
+        Fused {
+            conv: Conv { channels: [5, 9], size: [6, 9], row: 5, ..CONV },
+            input_activation: Some(Relu),
+            fill: 512,
+            ..fused
+        },
+        Fused {
+            conv: Conv { channels: [3, 7], size: [16, 20], kernel: [1, 1], batch: 20, row: 4, ..CONV },
+            fill: 4096,
+            ..fused
+        },
+        Fused {
+            conv: Conv { channels: [1, 9], size: [14, 9], batch: 20, row: 3, ..CONV },
+            gather: Some((2, 0.1, 0.3)),
+            count: 19,
+            ..fused
+        },
     ];
     // Each with the tiles that it is for, and those of large tiles with the device's, too.
     let load = Target::filled_by(fill).load;
     let filled = table.iter().filter(|fused| fused.fill == 1);
     let filled = filled.map(|fused| Fused { fill, conv: Conv { load, ..fused.conv }, ..*fused });
-    table.iter().copied().chain(filled).map(case).collect()
+    let activations = [None, Some(Relu), Some(Sigmoid), Some(Tanh), Some(ScaledTanh)];
+    let large = activations.into_iter().flat_map(|activation| {
+        [false, true].map(|average| {
+            let conv = Conv { channels: [2, FACTORS.len()], size: [4, 6], kernel: [1, 1], ..CONV };
+            overflowing(Fused { conv, average, activation, ..fused })
+        })
+    });
+    table.iter().copied().chain(filled).map(case).chain(large).collect()
 }
 
-fn case(fused: Fused) -> Result<Case> {
-    let Fused { conv, average, activation, input_activation, count, fill, .. } = fused;
-    let [in_channels, out_channels] = conv.channels;
+/// Sums of terms that are no numbers, in every fourth image at all places, in the next ones at the first of each window;
+/// and of terms that overflow.
+fn overflowing(fused: Fused) -> Result<Case> {
+    let g = geometry(fused);
+    let mut case = Case::new(format!("{fused:?} of terms that overflow"));
+    let mut random = Random::of(&case.name);
+    let [height, width] = g.conv.in_size;
+    let mut values = random.floats(2 * height * width * LANES);
+    for (i, value) in values.iter_mut().enumerate() {
+        let (lane, x, y) = (i % LANES, i / LANES % width, i / LANES / width % height);
+        *value = match lane % 4 {
+            0 => f32::NAN,
+            1 if x % 2 == 0 && y % 2 == 0 => f32::NAN,
+            2 => HUGE,
+            _ => *value,
+        };
+    }
+    let input = case.floats("input", &values);
+    let weights = FACTORS.as_flattened();
+    let parameters = case.packed("parameters", &[weights, &random.floats(FACTORS.len())]);
+    let plane = height / 2 * (width / 2) * LANES;
+    let output = case.output("output", FACTORS.len() * plane, activated(fused.activation, 8));
+    case.not_numbers(output, (0..FACTORS.len() * plane).filter(|i| i % LANES % 4 < 2));
+    let saved = case.add("not saved", &vec![POISON; g.saved()], POISON, &[], Compare::Bits);
+    let [weight, bias] = [parameters[0], parameters[1]];
+    let buffers = conv_pool::Buffers { input, order: input, weight, bias, output, saved };
+    case.launch(g.forward(buffers, false))?;
+    Ok(case)
+}
+
+fn geometry(fused: Fused) -> conv_pool::Geometry {
+    let Fused { conv, average, activation, input_activation, fill, .. } = fused;
     let [height, width] = conv.size;
     let gather = fused.gather.map(|(pad, mean, deviation)| batch::Geometry {
-        channels: in_channels,
+        channels: conv.channels[0],
         height: height - 2 * pad,
         width: width - 2 * pad,
         pad,
@@ -138,9 +193,16 @@ fn case(fused: Fused) -> Result<Case> {
         batch: conv.batch,
         augment: None,
     });
-    let target = Target { fill, load: conv.load, ..Target::CPU };
-    let g =
-        conv_pool::Geometry { conv: conv.geometry(), average, activation, input_activation, gather, target };
+    let target = Target { fill, load: conv.load, row: conv.row, ..Target::CPU };
+    conv_pool::Geometry { conv: conv.geometry(), average, activation, input_activation, gather, target }
+}
+
+fn case(fused: Fused) -> Result<Case> {
+    let Fused { conv, average, activation, count, .. } = fused;
+    let g = geometry(fused);
+    let gather = g.gather;
+    let [in_channels, out_channels] = conv.channels;
+    let [height, width] = conv.size;
     let mut case = Case::new(format!("{fused:?} in {} parts", g.splits()));
     let mut random = Random::of(&case.name);
     let rows = lanes(conv.batch);
@@ -194,9 +256,9 @@ fn case(fused: Fused) -> Result<Case> {
         let saved = case.add("not saved", &poison, POISON, &[], Compare::Bits);
         case.launch(g.forward(conv_pool::Buffers { output, saved, ..buffers }, false))?;
     }
-    // The backward pass takes winners, or values within ±1, that need not be the forward pass'.
+    // The backward pass takes winners, or windows without one, or values within ±1, that need not be the forward pass'.
     let recalled: Vec<u32> =
-        (0..g.saved()).map(|_| if average { random.float().to_bits() } else { random.below(4) }).collect();
+        (0..g.saved()).map(|_| if average { random.float().to_bits() } else { random.below(5) }).collect();
     let saved = case.add("recalled", &recalled, POISON, &[], Compare::Bits);
     let buffers = conv_pool::Buffers { saved, ..buffers };
     let output_grad = case.floats("output_grad", &random.floats(outputs));

@@ -3,7 +3,7 @@
 use crate::check::kernels::*;
 use crate::kernels::depthwise;
 
-use super::conv2d::{CONV, Conv, convolution};
+use super::conv2d::{CONV, Conv, convolution, overflowing};
 
 const PLAIN: Conv = Conv { channels: [3, 3], groups: 3, pad: [1, 1], ..CONV };
 
@@ -39,13 +39,21 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         Conv { size: [9, 5], batch: 33, fill: 1200, ..empty },
         Conv { size: [3, 8], kernel: [5, 3], pad: [2, 1], ..empty },
         Conv { size: [12, 5], stride: [2, 1], bias: false, ..empty },
+        // Grids of several rows, the last of which is not full.
+        Conv { channels: [11, 11], groups: 11, size: [5, 17], batch: 17, row: 2, ..plain },
+        Conv { channels: [7, 7], groups: 7, size: [10, 9], stride: [2, 2], row: 5, ..empty },
     ];
-    table.into_iter().map(case).collect()
+    let activations = [None, Some(Relu), Some(Sigmoid), Some(Tanh), Some(ScaledTanh)];
+    let large = activations.map(|activation| {
+        let conv = Conv { size: [2, 5], kernel: [1, 2], pad: [0, 0], activation, ..plain };
+        overflowing(conv, |b| geometry(conv).forward(b))
+    });
+    table.into_iter().map(case).chain(large).collect()
 }
 
-fn case(conv: Conv) -> Result<Case> {
+fn geometry(conv: Conv) -> depthwise::Geometry {
     let g = conv.geometry();
-    let g = depthwise::Geometry {
+    depthwise::Geometry {
         channels: conv.groups,
         in_size: g.in_size,
         out_size: g.out_size,
@@ -58,7 +66,11 @@ fn case(conv: Conv) -> Result<Case> {
         input_activation: g.input_activation,
         batch: g.batch,
         target: g.target,
-    };
+    }
+}
+
+fn case(conv: Conv) -> Result<Case> {
+    let g = geometry(conv);
     convolution(conv, g.splits(), |b, upstream, input_grad| {
         [g.forward(b), g.input_gradient(b, upstream, input_grad), g.weight_gradient(b, upstream)]
     })

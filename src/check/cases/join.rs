@@ -19,6 +19,16 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
             cases.push(sum(terms, activation, 16 * 61)?);
         }
     }
+    for activation in ACTIVATIONS {
+        let mut case = Case::new(format!("{activation:?} of terms that are not finite"));
+        let (most, least) = (f32::INFINITY, f32::NEG_INFINITY);
+        let terms = [[f32::NAN, most, most, least, 1.0], [1.0, least, 1.0, 1.0, f32::NAN]];
+        let terms = terms.map(|term| case.floats("term", &term));
+        let output = case.output("output", 5, TRANSCENDENTAL);
+        case.not_numbers(output, [0, 1, 4]);
+        case.launch(join::sum(&terms, activation, output))?;
+        cases.push(case);
+    }
     // More workgroups than fit one row of the grid.
     cases.push(sum(2, Some(Activation::Relu), 65_535 * 64 + 80)?);
     // Features of each part, features before and after them, batch.

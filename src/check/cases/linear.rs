@@ -34,10 +34,22 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
     let plain = table.map(|shape| (shape, Target::filled_by(fill)));
     let split = split.map(|shape| (shape, Target { fill: 4096, ..Target::CPU }));
     let filled = filled.map(|(shape, fill)| (shape, Target { fill, ..Target::DISCRETE }));
+    // Grids of several rows, the last of which is not full: of more groups of the weights' gradient than of the
+    // input's, and of fewer.
+    let folded = [
+        ((70, 34, 80, true, Some(Relu), Some(Tanh)), Target { fill: 2048, row: 3, ..Target::DISCRETE }),
+        ((230, 6, 70, true, None, None), Target { row: 2, ..Target::CPU }),
+        ((9, 330, 20, false, Some(Sigmoid), None), Target { row: 5, ..Target::CPU }),
+    ];
+    let activations = [None, Some(Relu), Some(Sigmoid), Some(Tanh), Some(ScaledTanh)];
+    let large = activations
+        .into_iter()
+        .flat_map(|activation| [Target::CPU, Target::DISCRETE].map(|target| overflowing(activation, target)));
     plain
         .into_iter()
         .chain(split)
         .chain(filled)
+        .chain(folded)
         .map(|((inputs, outputs, batch, bias, activation, input_activation), target)| {
             let g = linear::Geometry { inputs, outputs, bias, activation, input_activation, batch, target };
             let mut case = Case::new(format!("{g:?} in {} parts", g.splits()));
@@ -69,5 +81,28 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
             case.launch(g.weight_gradient(buffers, upstream))?;
             Ok(case)
         })
+        .chain(large)
         .collect()
+}
+
+/// Sums of terms that are no numbers, of every third image, and of the next ones of terms that overflow.
+fn overflowing(activation: Option<Activation>, target: Target) -> Result<Case> {
+    let (inputs, outputs, batch) = (9, FACTORS.len(), 3);
+    let g =
+        linear::Geometry { inputs, outputs, bias: true, activation, input_activation: None, batch, target };
+    let mut case = Case::new(format!("{g:?} of terms that overflow"));
+    let mut random = Random::of(&case.name);
+    let mut values = random.floats(inputs * LANES);
+    for lane in 0..LANES {
+        let strange = [f32::NAN, HUGE, values[lane]][lane % 3];
+        (values[lane], values[LANES + lane]) = (strange, strange);
+    }
+    let input = case.floats("input", &values);
+    let mut weights = random.floats(g.weights());
+    weights.chunks_exact_mut(inputs).zip(FACTORS).for_each(|(row, two)| row[..2].copy_from_slice(&two));
+    let parameters = case.packed("parameters", &[&weights, &random.floats(outputs)]);
+    let output = case.output("output", outputs * LANES, activated(activation, inputs));
+    case.not_numbers(output, (0..outputs * LANES).filter(|i| (i % LANES).is_multiple_of(3)));
+    case.launch(g.forward(linear::Buffers { input, weight: parameters[0], bias: parameters[1], output }))?;
+    Ok(case)
 }

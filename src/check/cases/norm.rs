@@ -25,12 +25,21 @@ struct Norm {
     count: usize,
     fill: usize,
     values: Values,
+    row: usize,
 }
 
 pub fn cases(fill: usize) -> Result<Vec<Case>> {
     use Activation::{Relu, ScaledTanh, Sigmoid, Tanh};
-    let plain =
-        Norm { channels: 3, positions: 7, activation: None, batch: 3, count: 3, fill, values: Values::Plain };
+    let plain = Norm {
+        channels: 3,
+        positions: 7,
+        activation: None,
+        batch: 3,
+        count: 3,
+        fill,
+        values: Values::Plain,
+        row: Target::CPU.row,
+    };
     let table = [
         plain,
         Norm { channels: 1, positions: 1, batch: 1, count: 1, ..plain },
@@ -50,6 +59,9 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
         Norm { positions: 50, batch: 40, count: 33, fill: 4096, values: Values::Far, ..plain },
         Norm { positions: 24, batch: 20, count: 18, values: Values::Far, ..plain },
         Norm { positions: 12, batch: 16, count: 11, values: Values::Constant, ..plain },
+        // Sums over grids of several rows, the last of which is not full.
+        Norm { channels: 7, row: 3, ..plain },
+        Norm { channels: 330, positions: 20, batch: 20, count: 20, fill: 1 << 16, row: 2, ..plain },
         // No image at all.
         Norm { positions: 4, batch: 5, count: 0, ..plain },
     ];
@@ -63,7 +75,41 @@ pub fn cases(fill: usize) -> Result<Vec<Case>> {
             }
         }
     }
+    for activation in [None, Some(Relu), Some(Sigmoid), Some(Tanh), Some(ScaledTanh)] {
+        cases.push(not_finite(activation)?);
+    }
     Ok(cases)
+}
+
+/// The affine map alone, of elements that are not finite.
+fn not_finite(activation: Option<Activation>) -> Result<Case> {
+    let (channels, positions, batch) = (2, 3, 5);
+    let (kind, epsilon, target) = (Kind::Affine, 1e-3, Target::CPU);
+    let g = norm::Geometry { channels, positions, kind, epsilon, activation, batch, target };
+    let mut case = Case::new(format!("{g:?} of what is not finite"));
+    case.steps = vec![Step { count: batch as u32, ..Step::default() }];
+    let elements = channels * positions * LANES;
+    let special = [f32::NAN, 1.0, f32::INFINITY, f32::NEG_INFINITY];
+    let values: Vec<f32> = (0..elements).map(|i| special[i % 7 % 4]).collect();
+    let input = case.floats("input", &values);
+    let parameters = case.packed("parameters", &[&[0.5, -2.0], &[0.25, 1.0]]);
+    let output = case.output("output", elements, TRANSCENDENTAL);
+    case.not_numbers(output, (0..elements).filter(|&i| i % LANES < batch && values[i].is_nan()));
+    let [weight, bias] = [parameters[0], parameters[1]];
+    let unused = [weight; 2];
+    let [running_mean, running_variance] = unused;
+    let buffers = norm::Buffers {
+        input,
+        weight,
+        bias,
+        running_mean,
+        running_variance,
+        batch: unused,
+        saved: weight,
+        output,
+    };
+    case.launch(g.forward(buffers))?;
+    Ok(case)
 }
 
 /// How far 1 / √variance may be off, relatively, and what comes of it: inputs of size `size` have a spacing of 2⁻²⁴ of
@@ -74,8 +120,8 @@ fn of_size(size: f32, terms: usize) -> Compare {
 }
 
 fn case(norm: Norm, kind: Kind) -> Result<Case> {
-    let Norm { channels, positions, activation, batch, count, fill, values } = norm;
-    let target = Target::filled_by(fill);
+    let Norm { channels, positions, activation, batch, count, fill, values, row } = norm;
+    let target = Target { row, ..Target::filled_by(fill) };
     let g = norm::Geometry { channels, positions, kind, epsilon: 1e-3, activation, batch, target };
     let mut case = Case::new(format!("{g:?}, {count} images, {values:?}, in {} parts", g.splits()));
     case.steps = vec![Step { count: count as u32, ..Step::default() }];

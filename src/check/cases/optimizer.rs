@@ -30,7 +30,10 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
         cases.push(case("clipped", penalised, Some(2.0), None)?);
     }
     let plain = Optimizer::new(Rule::Sgd);
-    cases.push(case("with", plain, None, Some(Kind::Parameter))?);
+    // Rules whose step follows the size of the gradient, which does not overflow itself.
+    for rule in [Rule::Sgd, Rule::Momentum, Rule::Nesterov] {
+        cases.push(case("with", Optimizer::new(rule), None, Some(Kind::Parameter))?);
+    }
     cases.push(case("clipped beyond its norm", plain, Some(100.0), None)?);
     for bad in [Kind::Gradient, Kind::Norm] {
         cases.push(case("clipped with", Optimizer::new(Rule::Adam), Some(2.0), Some(bad))?);

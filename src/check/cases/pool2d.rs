@@ -11,10 +11,12 @@ enum Pixels {
     Ties,
     /// The lowest floats there are, −inf among them.
     Lowest,
+    /// Some that are not finite.
+    Strange,
 }
 
 pub fn cases(_fill: usize) -> Result<Vec<Case>> {
-    use Pixels::{Lowest, Random, Ties};
+    use Pixels::{Lowest, Random, Strange, Ties};
     // Channels, size, output's size, kernel, stride, padding, batch, pixels.
     let table = [
         (3, [8, 8], [4, 4], [2, 2], [2, 2], [0, 0], 17, Random),
@@ -42,6 +44,12 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
         // Values as low as padding.
         (1, [5, 5], [3, 3], [3, 3], [2, 2], [1, 1], 3, Lowest),
         (2, [6, 6], [3, 3], [2, 2], [2, 2], [0, 0], 17, Lowest),
+        // Windows that lie in the padding alone, which no place of the input wins.
+        (2, [3, 3], [4, 4], [2, 2], [2, 2], [2, 2], 3, Lowest),
+        (1, [4, 5], [7, 2], [2, 2], [1, 3], [2, 0], 17, Lowest),
+        // NaNs, which win.
+        (2, [6, 6], [3, 3], [2, 2], [2, 2], [0, 0], 17, Strange),
+        (1, [7, 9], [4, 5], [3, 3], [2, 2], [1, 1], 3, Strange),
         // More workgroups than fit one row of the grid.
         (65, [65, 64], [64, 64], [2, 1], [1, 1], [0, 0], 1, Ties),
     ];
@@ -57,6 +65,11 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
             let values: Vec<f32> = match pixels {
                 Random => random.floats(inputs),
                 Ties => (0..inputs).map(|_| random.below(3) as f32 - 1.0).collect(),
+                Strange => {
+                    let strange =
+                        [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -f32::NAN, 1.0, -1.0, 0.5, 0.0];
+                    (0..inputs).map(|_| strange[random.below(8) as usize]).collect()
+                }
                 Lowest => {
                     let lowest = [f32::NEG_INFINITY, f32::MIN, -3e38, -1e38];
                     (0..inputs).map(|_| lowest[random.below(4).min(random.below(4)) as usize]).collect()
@@ -70,10 +83,24 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
                 let poison = vec![POISON_U32; outputs];
                 let winner = case.add("winner", &poison, POISON_U32, &[0..outputs], Compare::Bits);
                 let input_grad = case.output("input_grad", inputs, terms);
+                let nan = |i: usize| {
+                    let [x, y] = [i / LANES % out_size[1], i / LANES / out_size[1] % out_size[0]];
+                    let start = i / (LANES * out_size[0] * out_size[1]) * in_size[0] * in_size[1];
+                    let within = |at: usize, d: usize| {
+                        let from = at * stride[d];
+                        (from.max(pad[d])..(from + kernel[d]).min(in_size[d] + pad[d]))
+                            .map(move |t| t - pad[d])
+                    };
+                    within(y, 0).any(|y| {
+                        within(x, 1)
+                            .any(|x| values[(start + y * in_size[1] + x) * LANES + i % LANES].is_nan())
+                    })
+                };
+                case.not_numbers(output, (0..outputs).filter(|&i| pixels == Strange && nan(i)));
                 case.launch(g.max_forward(input, output, winner))?;
                 case.launch(g.max_backward(output_grad, winner, input_grad))?;
             }
-            if pixels != Lowest {
+            if matches!(pixels, Random | Ties) {
                 let mean = case.output("mean", outputs, terms);
                 let mean_grad = case.output("mean_grad", inputs, terms);
                 case.launch(g.average_forward(input, mean))?;

@@ -68,6 +68,7 @@ pub fn entries(chosen: &Arc<Chosen>, reduced: bool, hung: &mut bool) -> Part {
             };
             part.difference(verdict.worst, format!("{shader}: {}", verdict.place));
             verdict.failures.iter().for_each(|failure| part.fail(format!("{shader}: {failure}")));
+            part.notes.extend(verdict.notes.iter().map(|note| format!("{shader}: {note}")));
             part.rows.push(json!({
                 "shader": shader,
                 "cases": cases,

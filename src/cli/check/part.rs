@@ -48,6 +48,8 @@ pub struct Part {
     pub seconds: f64,
     /// Everything that is wrong.
     pub failures: Vec<String>,
+    /// What is strange and not wrong.
+    pub notes: Vec<String>,
     /// One row for each shader, preset or run.
     pub rows: Vec<Value>,
 }
@@ -63,6 +65,7 @@ impl Part {
             place: String::new(),
             seconds: 0.0,
             failures: Vec::new(),
+            notes: Vec::new(),
             rows: Vec::new(),
         }
     }

@@ -171,6 +171,9 @@ impl Report {
             if part.failures.len() > SHOWN {
                 text += &format!("{}: … and {} more\n", part.name, part.failures.len() - SHOWN);
             }
+            for note in part.notes.iter().take(SHOWN) {
+                text += &format!("{}: note: {note}\n", part.name);
+            }
         }
         let measured = self.measured();
         if measured.len() > 1 {

@@ -219,7 +219,7 @@ fn maximum<S: Simd>(
             if activation == Some(Activation::Relu) {
                 let flat = simd.less_than_or_equal_f32s(best, simd.splat_f32s(0.0));
                 place = simd.select_u32s(flat, simd.splat_u32s(NOWHERE), place);
-                best = simd.max_f32s(best, simd.splat_f32s(0.0));
+                best = simd.select_f32s(flat, simd.splat_f32s(0.0), best);
             }
             output[register] = best;
             if save {

@@ -45,7 +45,7 @@ fn kind(number: usize) -> Kind {
 }
 
 pub(super) fn statistics(c: statistics::Constants) -> impl Fn(statistics::Buffers<'_>, Step) + Send + Sync {
-    let statistics::Constants { channels, positions, epsilon, blocks, splits, segments } = c;
+    let statistics::Constants { channels, positions, epsilon, blocks, splits, segments, .. } = c;
     let g = Shape { channels, positions, epsilon, blocks, splits, segments, ..NOTHING };
     move |b, step| {
         let all = gathered(&g, step, b.input);
@@ -54,7 +54,7 @@ pub(super) fn statistics(c: statistics::Constants) -> impl Fn(statistics::Buffer
 }
 
 pub(super) fn moments(c: moments::Constants) -> impl Fn(moments::Buffers<'_>, Step) + Send + Sync {
-    let moments::Constants { channels, positions, blocks, splits, segments } = c;
+    let moments::Constants { channels, positions, blocks, splits, segments, .. } = c;
     let g = Shape { channels, positions, blocks, splits, segments, ..NOTHING };
     move |b, step| {
         let all = gathered(&g, step, b.input);
@@ -69,7 +69,7 @@ pub(super) fn moments(c: moments::Constants) -> impl Fn(moments::Buffers<'_>, St
 }
 
 pub(super) fn merge(c: merge::Constants) -> impl Fn(merge::Buffers<'_>, Step) + Send + Sync {
-    let merge::Constants { channels, epsilon, splits } = c;
+    let merge::Constants { channels, epsilon, splits, .. } = c;
     let g = Shape { channels, epsilon, splits, ..NOTHING };
     move |b, _| {
         let stride = padded(g.channels);
@@ -283,7 +283,7 @@ fn outputs(g: &Shape, step: Step, b: forward::Buffers<'_>) {
             }
             match g.activation {
                 None => {}
-                Some(Activation::Relu) => output.iter_mut().for_each(|y| *y = y.max(0.0)),
+                Some(Activation::Relu) => output.iter_mut().for_each(|y| *y = Activation::Relu.value(*y)),
                 Some(other) => output.iter_mut().for_each(|y| *y = other.value(*y)),
             }
             clear(output, images(block, step));
