@@ -13,6 +13,7 @@ use crate::plan::Plan;
 
 pub mod checkpoint;
 mod foreign;
+mod kind;
 pub mod record;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod run;

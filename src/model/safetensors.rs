@@ -10,7 +10,7 @@ use std::fmt;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::foreign;
+use super::kind::kind;
 use crate::error::{Error, Result};
 
 /// The header's key for the metadata, which no tensor may have for its name.
@@ -113,7 +113,7 @@ pub fn decode_types(
 ) -> Result<(Tensors, BTreeMap<String, String>, BTreeSet<String>)> {
     let damaged = |message| Error::Data { path: name.to_owned(), message };
     // What has no header of the format may be one of another.
-    let strange = |message| damaged(foreign::kind(bytes).unwrap_or(message));
+    let strange = |message| damaged(kind(bytes).unwrap_or(message));
     let Some((length, body)) = bytes.split_first_chunk::<8>() else {
         return Err(damaged(format!(
             "{} bytes found, expected a safetensors file, which has at least 8",

@@ -1,3 +1,5 @@
+//! Tables as people have them, and those that are refused.
+
 use proptest::prelude::*;
 
 use super::*;
