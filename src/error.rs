@@ -67,7 +67,6 @@ pub enum Error {
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-#[cfg(not(target_arch = "wasm32"))]
 impl Error {
     /// Ties an operating-system error to the file it concerns.
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Error + '_ {

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(not(target_arch = "wasm32"))]
 use super::input::refuse;
 use crate::error::{Error, Result};
 
@@ -79,11 +80,12 @@ impl PartialEq for Part {
 }
 
 impl Pixels {
-    /// All bytes of a file from `start` on, which have to be `len`.
+    /// All bytes of a file from `start` on, which have to be `len`. A browser has no files.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when it cannot be opened, [`Error::Data`] when it has another length.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn open(path: &Path, start: u64, len: usize) -> Result<Pixels> {
         let file = File::open(path).map_err(Error::io(path))?;
         let found = file.metadata().map_err(Error::io(path))?.len();

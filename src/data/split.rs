@@ -152,6 +152,7 @@ fn stratified(classes: &[usize], fraction: f64) -> Vec<usize> {
 
 /// Which of several, whose classes are given as numbers, go to the test part: of each class one in [`HELD_OUT`], those
 /// whose `key` (their file's name, their place in a file) has the least sum. Two of a class are enough for one to go.
+#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn held_out(classes: &[usize], key: impl Fn(usize) -> Vec<u8>) -> Vec<bool> {
     let mut order: Vec<(usize, u64, usize)> =
         classes.iter().enumerate().map(|(i, &class)| (class, hash(&key(i)), i)).collect();

@@ -1,15 +1,18 @@
 //! One IDX file, or the two of a part: pictures and their labels.
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::fs::File;
 use std::io::Read;
+#[cfg(not(target_arch = "wasm32"))]
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
 use crate::data::classes::Classes;
 use crate::data::dataset::{Dataset, planes};
-use crate::data::input::{MAX_CONTENT, refuse};
-use crate::data::pixels::Pixels;
+use crate::data::input::MAX_CONTENT;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::data::{input::refuse, pixels::Pixels};
 use crate::error::{Error, Result};
 
 /// The element type "unsigned byte", the only one that images and labels use.
@@ -82,6 +85,7 @@ pub(super) fn images(name: &str, bytes: &[u8]) -> Result<(usize, [usize; 3], Vec
 /// # Errors
 ///
 /// As [`parse_images`], and [`Error::Data`] when the colours of a pixel lie together, which is no order to read from.
+#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn filed(path: &Path, most: u64) -> Result<Option<(usize, [usize; 3], Pixels)>> {
     let name = path.to_string_lossy();
     let mut file = File::open(path).map_err(Error::io(path))?;

@@ -5,15 +5,16 @@
 
 mod read;
 
+#[cfg(not(target_arch = "wasm32"))]
 use std::collections::BTreeMap;
 
 use crate::data::classes::{Classes, known_names, label_classes};
 use crate::data::dataset::{Dataset, planes, transposed};
 use crate::data::input::refuse;
 use crate::data::series;
-use crate::data::split::{Split, held_out};
+use crate::data::split::Split;
 #[cfg(not(target_arch = "wasm32"))]
-use crate::data::{classes::read_names, input::list};
+use crate::data::{classes::read_names, input::list, split::held_out};
 use crate::error::{Error, Result};
 
 pub use read::{Table, parse};
@@ -127,6 +128,7 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
 }
 
 /// Divides one table: of each label a row in [`HELD_OUT`](crate::data::HELD_OUT), by its number, is the test part.
+#[cfg(not(target_arch = "wasm32"))]
 fn divided(name: &str, table: &Table, names: Option<Vec<String>>) -> Result<Split> {
     let labels = table.labels()?;
     let mut classes = BTreeMap::new();
