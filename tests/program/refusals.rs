@@ -60,7 +60,7 @@ fn what_makes_no_sense_is_refused() {
     place.fails("tarin", 2, &["train"]);
     place.fails("train --net LeNet5", 2, &["did you mean lenet5?"]);
     place.fails("train --data MNIST", 3, &["did you mean mnist?"]);
-    place.fails("train --data waves --steps 1", 2, &["presets that fit this data: --net series"]);
+    place.fails("train --data waves --steps 1", 2, &["presets that fit this data: --net", "series"]);
     place.fails("tarin", 2, &["tarin"]);
     place.fails("predict x.safetensors", 2, &["IMAGE"]);
     place.fails("train --data data --out run --device 99", 4, &["\"99\"", "cpu"]);
