@@ -56,7 +56,7 @@ fn levels(values: &[f32]) -> (f32, f32, Option<String>) {
 /// Makes data of two tables.
 ///
 /// Rows of as many values as a square has pixels, or three squares, are pictures, `[1, side, side]` or `[3, side,
-/// side]`: whole numbers of 0 to 255, or of any range from [`LEAST_SIDE`] pixels a side on, which is scaled to bytes.
+/// side]`: whole numbers of 0 to 255, or of any range from five pixels a side on, which is scaled to bytes.
 /// Else a row is a signal `[1, 1, columns]` of real numbers, scaled to bytes by the range of the training part
 /// ([`series`]). `names` are names for the classes, where they have others than their labels.
 ///
