@@ -159,7 +159,7 @@ async function serve({ id, name, args }) {
   try {
     if (!WITHOUT_NETWORK.has(name)) {
       if (!training.lab) throw Object.assign(new Error("no network is open"), { name: "Closed" });
-      await training.drain();
+      await nudged(training.drain());
     }
     const answer = commands[name](args ?? {});
     const result = await (answer instanceof Promise && !WITHOUT_NETWORK.has(name) ? nudged(answer) : answer) ?? {};
