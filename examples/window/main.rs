@@ -51,13 +51,8 @@ fn run() -> Result<(), String> {
         None => (split.train, split.test),
     };
     let events = EventLoop::new().map_err(|error| error.to_string())?;
-    let mut app = App {
-        args,
-        data: Arc::new(Split { train, test, held_out: None, notes: Vec::new() }),
-        shown: None,
-        failure: None,
-        summary: None,
-    };
+    let mut app =
+        App { args, data: Arc::new(Split::of(train, test)), shown: None, failure: None, summary: None };
     events.run_app(&mut app).map_err(|error| error.to_string())?;
     if let Some(summary) = app.summary {
         println!("{summary}");

@@ -12,7 +12,7 @@ use lenet::model::record::load_network;
 use lenet::train::Schedule;
 
 use super::failure::{Failure, Outcome};
-use super::model::Order;
+use super::model::{Order, normalise};
 use super::presets::Preset;
 
 /// The headings of a command's help.
@@ -158,9 +158,7 @@ impl Basis {
         }
         if self.mean.is_some() || self.deviation.is_some() {
             let mut network = record.network()?;
-            network.input.mean = self.mean.unwrap_or(network.input.mean);
-            network.input.deviation = self.deviation.unwrap_or(network.input.deviation);
-            network.place()?;
+            normalise(&mut network, self.mean, self.deviation)?;
             record.set_network(network);
         }
         if let Some(spec) = &self.data {

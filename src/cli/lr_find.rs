@@ -12,7 +12,7 @@ use serde_json::json;
 use super::args::Basis;
 use super::device;
 use super::failure::{Failure, Outcome};
-use super::run::{Start, doubts, fit};
+use super::run::{Divided, Start, divide, doubts, fit};
 use super::say::{emit, emit_json, say};
 
 /// Arguments of `lenet lr-find`.
@@ -160,32 +160,30 @@ pub fn run(args: &Args) -> Outcome {
         || data::load_with(&record.data, record.label.as_deref()),
         || device::choose(&record.device),
     );
-    let (mut split, chosen) = (split.map_err(Failure::reading)?, chosen?);
+    let (split, chosen) = (split.map_err(Failure::reading)?, chosen?);
     split.notes.iter().for_each(|line| say(line));
-    if let Some(n) = record.per_class {
-        split.train = split.train.per_class(n);
-    }
     let changes = fit(&mut record, &split.train)?;
+    let Divided { train, evaluation, .. } = divide(&record, split)?;
     let network = record.network()?;
     let start = record
         .init
         .as_deref()
-        .map(|path| Start::load(path, &network, &split.train.class_names, args.basis.layout.into()))
+        .map(|path| Start::load(path, &network, &train.class_names, args.basis.layout.into()))
         .transpose()?;
     let (batch, strict) = (record.training.batch, args.basis.strict);
-    for doubt in doubts(&network, batch, &split.train, &split.test, strict)? {
+    for doubt in doubts(&network, batch, &train, &evaluation, strict)? {
         say(&doubt.message);
     }
     let training = &mut record.training;
     // The evaluations between epochs do not matter.
-    let evaluation = split.test.take(1);
-    let steps_per_epoch = training.steps_per_epoch(split.train.len()).max(1);
+    let evaluation = evaluation.take(1);
+    let steps_per_epoch = training.steps_per_epoch(train.len()).max(1);
     training.epochs = args.steps.div_ceil(steps_per_epoch) as usize;
     training.steps = Some(args.steps);
     training.schedule = Schedule::Constant;
-    let options = Trainer::options(training, &split.train, &evaluation);
+    let options = Trainer::options(training, &train, &evaluation);
     let session = chosen.session(chosen.plan(&network, &options)?)?;
-    let mut trainer = Trainer::new(session, training.clone(), &split.train, &evaluation)?;
+    let mut trainer = Trainer::new(session, training.clone(), &train, &evaluation)?;
     if let Some(start) = &start {
         start.put(&mut trainer)?;
     }

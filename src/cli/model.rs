@@ -63,12 +63,17 @@ impl Given {
         if !model.told.is_empty() {
             say(&format!("{name}: {}", model.told.join("; ")));
         }
-        let input = &mut model.network.input;
-        input.mean = self.mean.unwrap_or(input.mean);
-        input.deviation = self.deviation.unwrap_or(input.deviation);
-        model.network.place()?;
+        normalise(&mut model.network, self.mean, self.deviation)?;
         Ok(model)
     }
+}
+
+/// Has a network take another mean off its pixels, and divide them by another deviation, where they are given.
+pub fn normalise(network: &mut Network, mean: Option<f32>, deviation: Option<f32>) -> Outcome {
+    network.input.mean = mean.unwrap_or(network.input.mean);
+    network.input.deviation = deviation.unwrap_or(network.input.deviation);
+    network.place()?;
+    Ok(())
 }
 
 /// A network with its weights and the data to judge it by.

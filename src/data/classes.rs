@@ -91,12 +91,11 @@ impl Dataset {
     /// [`Error::Data`](crate::Error::Data) when an image is of a class that is not listed: all such classes, and both lists.
     pub fn with_classes(mut self, names: &[String]) -> Result<Dataset> {
         let places = places(&self.class_names, names);
-        let mut occurs = vec![false; self.classes];
-        self.labels.iter().for_each(|&label| occurs[usize::from(label)] = true);
+        let counts = self.label_counts();
         let listed = |names: &[String]| names.join(", ");
         let of = |class: usize| self.class_names.get(class).map_or_else(|| class.to_string(), Clone::clone);
         let unknown: Vec<String> = (0..self.classes)
-            .filter(|&class| occurs[class] && places.get(class).copied().flatten().is_none())
+            .filter(|&class| counts[class] > 0 && places.get(class).copied().flatten().is_none())
             .map(of)
             .collect();
         if !unknown.is_empty() {

@@ -175,6 +175,13 @@ impl Dataset {
         (self.label_size[0] * self.label_size[1]).max(1)
     }
 
+    /// How many labels there are of each class, `[classes]`.
+    pub fn label_counts(&self) -> Vec<u64> {
+        let mut counts = vec![0; self.classes];
+        self.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+        counts
+    }
+
     /// The pixels of image `i`, `[C, H, W]` row-major.
     ///
     /// # Errors

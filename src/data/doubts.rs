@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::dataset::Dataset;
+use super::pixels::{NO_BYTES, hashed};
 use crate::error::Result;
 
 /// A reason not to trust what a network learns from data, or how it is judged.
@@ -39,16 +40,10 @@ impl Seen {
         let mut seen = Seen { sums: Vec::new(), drawn: Vec::new(), least: u8::MAX, most: 0 };
         for i in 0..count {
             let pixels = data.image(i)?;
-            let (mut least, mut most, mut sum) = (u8::MAX, 0, 0xcbf2_9ce4_8422_2325_u64);
+            let (mut least, mut most) = (u8::MAX, 0);
             pixels.iter().for_each(|&pixel| (least, most) = (least.min(pixel), most.max(pixel)));
-            // FNV-1a over words, mixed so that what is far up reaches down.
-            for word in pixels.chunks(8) {
-                let word = word.iter().fold(0, |word, &byte| word << 8 | u64::from(byte));
-                sum = (sum ^ word).wrapping_mul(0x100_0000_01b3);
-                sum ^= sum >> 32;
-            }
             (seen.least, seen.most) = (seen.least.min(least), seen.most.max(most));
-            seen.sums.push(sum);
+            seen.sums.push(hashed(NO_BYTES, &pixels));
             seen.drawn.push(least < most);
         }
         Ok(seen)
@@ -72,12 +67,7 @@ fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
 pub fn doubts(train: &Dataset, test: &Dataset) -> Result<Vec<Doubt>> {
     let mut found = Vec::new();
     let mut doubt = |kind: &'static str, message: String| found.push(Doubt { kind, message });
-    let occur = |data: &Dataset| {
-        let mut counts = vec![0usize; data.classes];
-        data.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
-        counts
-    };
-    let (of_train, of_test) = (occur(train), occur(test));
+    let (of_train, of_test) = (train.label_counts(), test.label_counts());
     let name = |class: usize| train.class_names.get(class).map_or("?", String::as_str);
     let named = |wanted: &dyn Fn(usize) -> bool| listed((0..train.classes).filter(|&c| wanted(c)).map(name));
     let (seen, judged) = (Seen::new(train)?, Seen::new(test)?);

@@ -28,6 +28,7 @@ pub use detect::{load, load_with};
 pub use doubts::{Doubt, doubts};
 pub use formats::{cifar, folder, idx, npy, table, text};
 pub use made::{compose, languages, mnist, waves};
+pub(crate) use pixels::{NO_BYTES, hashed};
 pub use pixels::{Part, Pixels};
 pub(crate) use split::shuffle;
 pub use split::{HELD_OUT, Split};

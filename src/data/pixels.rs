@@ -12,6 +12,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::input::refuse;
 use crate::error::{Error, Result};
 
+/// The sum of no bytes.
+pub(crate) const NO_BYTES: u64 = 0xcbf2_9ce4_8422_2325;
+
+/// The sum of bytes behind others whose sum is `hash` and whose number is a multiple of eight: FNV-1a over words of 8
+/// bytes, mixed so that what is far up reaches down.
+pub(crate) fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
+    let mut add = |word: u64| {
+        hash = (hash ^ word).wrapping_mul(0x100_0000_01b3);
+        hash ^= hash >> 32;
+    };
+    let (whole, rest) = bytes.as_chunks();
+    whole.iter().for_each(|&bytes| add(u64::from_le_bytes(bytes)));
+    if !rest.is_empty() {
+        add(rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)));
+    }
+    hash
+}
+
 /// Bytes one after the other, as they are in a data set.
 #[derive(Clone, PartialEq)]
 pub enum Pixels {

@@ -24,6 +24,11 @@ pub struct Split {
 }
 
 impl Split {
+    /// Two parts as they are, of which there is nothing to say.
+    pub fn of(train: Dataset, test: Dataset) -> Split {
+        Split { train, test, held_out: None, notes: Vec::new() }
+    }
+
     /// Puts two parts, each with the file it is from, together, which have to have images and be of one shape.
     pub(super) fn new(train: (String, Dataset), test: (String, Dataset)) -> Result<Split> {
         let ((train_file, train), (test_file, test)) = (train, test);
@@ -50,7 +55,7 @@ impl Split {
                 ),
             ));
         }
-        Ok(Split { train, test, held_out: None, notes: Vec::new() })
+        Ok(Split::of(train, test))
     }
 }
 

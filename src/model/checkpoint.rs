@@ -37,7 +37,7 @@ use serde_json::json;
 
 use super::safetensors::{self, Tensors};
 use super::{About, Record, tensors};
-use crate::data::Dataset;
+use crate::data::{Dataset, NO_BYTES, hashed};
 use crate::error::{Error, Result};
 use crate::kernels::Range;
 use crate::network::Network;
@@ -230,7 +230,7 @@ fn parsed<T: serde::de::DeserializeOwned>(name: &str, text: &str) -> Result<T> {
 /// # Errors
 /// [`Error::Io`] when pixels that stay in a file cannot be read.
 pub fn fingerprint(parts: &[&Dataset]) -> Result<String> {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut hash = NO_BYTES;
     let ended = |hash: u64, len: usize| (hash ^ len as u64).wrapping_mul(0x100_0000_01b3);
     for data in parts {
         // Pieces are whole words.
@@ -246,19 +246,6 @@ pub fn fingerprint(parts: &[&Dataset]) -> Result<String> {
         }
     }
     Ok(format!("{hash:016x}"))
-}
-
-fn hashed(mut hash: u64, bytes: &[u8]) -> u64 {
-    let mut add = |word: u64| {
-        hash = (hash ^ word).wrapping_mul(0x100_0000_01b3);
-        hash ^= hash >> 32;
-    };
-    let (whole, rest) = bytes.as_chunks();
-    whole.iter().for_each(|&bytes| add(u64::from_le_bytes(bytes)));
-    if !rest.is_empty() {
-        add(rest.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)));
-    }
-    hash
 }
 
 #[cfg(test)]

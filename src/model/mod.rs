@@ -116,7 +116,15 @@ pub struct Weights {
 /// # Errors
 /// As [`safetensors::decode`] and [`Network::parameters`].
 pub fn weights(name: &str, bytes: &[u8], network: &Network, layout: Layout) -> Result<Weights> {
-    let (mut tensors, metadata, types) = safetensors::decode_types(name, bytes)?;
+    brought(safetensors::decode_types(name, bytes)?, network, layout)
+}
+
+/// The tensors, metadata and types of a file as a network's weights.
+fn brought(
+    (mut tensors, metadata, types): safetensors::Typed,
+    network: &Network,
+    layout: Layout,
+) -> Result<Weights> {
     checkpoint::keep_weights(&mut tensors, &metadata);
     let (tensors, mut told) = foreign::adapted(tensors, network, layout)?;
     if !types.is_empty() {
@@ -155,8 +163,8 @@ impl Model {
     /// # Errors
     /// As [`Model::decode`].
     pub fn decode_as(name: &str, bytes: &[u8], network: Option<Network>, layout: Layout) -> Result<Model> {
-        let (_, metadata, _) = safetensors::decode_types(name, bytes)?;
-        let network = match (network, metadata.get("network")) {
+        let file = safetensors::decode_types(name, bytes)?;
+        let network = match (network, file.1.get("network")) {
             (Some(network), _) => network,
             (None, Some(text)) => Network::parse(text)
                 .map_err(|error| Error::Data { path: name.to_owned(), message: error.to_string() })?,
@@ -168,7 +176,7 @@ impl Model {
         };
         let expected: Vec<_> =
             network.parameters()?.into_iter().map(|parameter| (parameter.name, parameter.shape)).collect();
-        let Weights { mut tensors, told, keras, .. } = weights(name, bytes, &network, layout)?;
+        let Weights { mut tensors, metadata, told, keras } = brought(file, &network, layout)?;
         safetensors::check(name, &tensors, &expected).map_err(|error| match error {
             Error::Weights { path, mut problems } if keras => {
                 problems.push("the axes are in Keras' order: --layout keras turns them".into());

@@ -34,6 +34,9 @@ pub type Named<'a> = (String, Vec<usize>, &'a [f32]);
 /// Tensors by name.
 pub type Tensors = BTreeMap<String, Tensor>;
 
+/// What a file holds: tensors, metadata, and the types of those tensors that were not of 32 bits.
+pub type Typed = (Tensors, BTreeMap<String, String>, BTreeSet<String>);
+
 /// Writes tensors and metadata as a safetensors file.
 ///
 /// The tensors stay in the order given; the same arguments give the same bytes on every machine.
@@ -107,10 +110,7 @@ pub fn decode(name: &str, bytes: &[u8]) -> Result<(Tensors, BTreeMap<String, Str
 /// # Errors
 ///
 /// As [`decode`].
-pub fn decode_types(
-    name: &str,
-    bytes: &[u8],
-) -> Result<(Tensors, BTreeMap<String, String>, BTreeSet<String>)> {
+pub fn decode_types(name: &str, bytes: &[u8]) -> Result<Typed> {
     let damaged = |message| Error::Data { path: name.to_owned(), message };
     // What has no header of the format may be one of another.
     let strange = |message| damaged(kind(bytes).unwrap_or(message));

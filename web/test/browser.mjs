@@ -9,6 +9,9 @@ import { chromium } from "playwright-core";
 export const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const PAGE = join(ROOT, "web/page");
 
+export const SMALL = "?images=320&test_images=64&batch=16&learning_rate=0.01&epochs=200";
+export const COMPILING = 400; // seconds that the software adapter may need for a network's pipelines
+
 const TYPES = {
   ".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".wasm": "application/wasm",
   ".gz": "application/gzip",

@@ -3,10 +3,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { launch, open, serve, until } from "./browser.mjs";
-
-const SMALL = "?images=320&test_images=64&batch=16&learning_rate=0.01&epochs=200";
-const COMPILING = 400; // seconds that the software adapter may need for a network's pipelines
+import { COMPILING, launch, open, serve, SMALL, until } from "./browser.mjs";
 
 let server, browser;
 

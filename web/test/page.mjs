@@ -11,10 +11,8 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { promisify } from "node:util";
-import { launch, open, ROOT, serve, state, until } from "./browser.mjs";
+import { COMPILING, launch, open, ROOT, serve, SMALL, state, until } from "./browser.mjs";
 
-const SMALL = "?images=320&test_images=64&batch=16&learning_rate=0.01&epochs=200";
-const COMPILING = 400; // seconds that the software adapter may need for a network's pipelines
 const { MODEL, LENET, SHOTS } = process.env;
 const AXE = readFileSync(new URL("../node_modules/axe-core/axe.min.js", import.meta.url), "utf8");
 

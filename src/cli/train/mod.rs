@@ -87,8 +87,7 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     let Divided { train, evaluation, test, held_out } = divide(&record, split)?;
     let judged = test.as_ref().unwrap_or(&evaluation);
     let doubts = doubts(&network, record.training.batch, &train, judged, args.training.basis.strict)?;
-    let mut counts = vec![0; judged.classes];
-    judged.labels.iter().for_each(|&label| counts[usize::from(label)] += 1);
+    let counts = judged.label_counts();
     let init = match (&record.init, &saved) {
         (Some(path), None) => {
             Some(Start::load(path, &network, &train.class_names, args.training.basis.layout.into())?)

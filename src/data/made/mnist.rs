@@ -24,7 +24,7 @@ pub fn mnist() -> Result<Split> {
         crate::data::formats::idx::dataset("mnist", [a, b], [images, labels], 10)
     };
     let (train, test) = rayon::join(|| part(0, 1), || part(2, 3));
-    Ok(Split { train: train?, test: test?, held_out: None, notes: Vec::new() })
+    Ok(Split::of(train?, test?))
 }
 
 /// MNIST, which the feature `mnist` builds in: 60000 and 10000 images `[1, 28, 28]` of ten digits.

@@ -69,12 +69,7 @@ pub fn scenes(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
 /// Those of [`mnist`].
 pub fn mnist_scenes() -> Result<Split> {
     let Split { train, test, .. } = mnist()?;
-    Ok(Split {
-        train: scenes(&train, 8_000, 0)?,
-        test: scenes(&test, 1_000, 0)?,
-        held_out: None,
-        notes: Vec::new(),
-    })
+    Ok(Split::of(scenes(&train, 8_000, 0)?, scenes(&test, 1_000, 0)?))
 }
 
 #[cfg(test)]

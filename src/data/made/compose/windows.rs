@@ -92,12 +92,7 @@ pub fn windows(digits: &Dataset, count: usize, seed: u64) -> Result<Dataset> {
 /// Those of [`mnist`].
 pub fn mnist_windows() -> Result<Split> {
     let Split { train, test, .. } = mnist()?;
-    Ok(Split {
-        train: windows(&train, 120_000, 0)?,
-        test: windows(&test, 10_000, 0)?,
-        held_out: None,
-        notes: Vec::new(),
-    })
+    Ok(Split::of(windows(&train, 120_000, 0)?, windows(&test, 10_000, 0)?))
 }
 
 #[cfg(test)]
