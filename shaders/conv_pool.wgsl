@@ -123,9 +123,14 @@ struct Step {
 @group(0) @binding(10) var<storage, read_write> bias_grad: array<f32>;
 @group(0) @binding(11) var<storage, read_write> input_grad: array<f32>;
 
+// By its bits, since a compiler may take it that there is none.
+fn is_nan(x: vec2<f32>) -> vec2<bool> {
+    return (bitcast<vec2<u32>>(x) << vec2(1u)) > vec2(0xff000000u);
+}
+
 // Some drivers compute exp(2x) and overflow; beyond 15 the result is ±1 in f32. What is no number stays none.
 fn safe_tanh(x: vec2<f32>) -> vec2<f32> {
-    return select(tanh(clamp(x, vec2(-15.0), vec2(15.0))), x, (bitcast<vec2<u32>>(x) << vec2(1u)) > vec2(0xff000000u));
+    return select(tanh(clamp(x, vec2(-15.0), vec2(15.0))), x, is_nan(x));
 }
 
 // A maximum might leave a NaN out, so that a ReLU is none.
@@ -373,8 +378,7 @@ fn store_window(block: u32, o: u32, row: u32, column: u32, lane: u32, a: vec2<f3
         }
         return;
     }
-    // Strictly more, so that the first of equals wins. A NaN stays if it comes first, and so if all four are NaN; one
-    // that comes later is left out, since to look for it would take as long as all of this.
+    // Strictly more, so that the first of equals wins; no NaN is more than anything, but their sum knows of it.
     var best = a;
     var place = vec2(0u);
     var more = b > best;
@@ -386,6 +390,8 @@ fn store_window(block: u32, o: u32, row: u32, column: u32, lane: u32, a: vec2<f3
     more = d > best;
     place = select(place, vec2(3u), more);
     best = select(best, d, more);
+    let sum = (a + b) + (c + d);
+    best = select(best, sum, is_nan(sum));
     if (ACTIVATION == RELU) {
         place = select(place, vec2(NOWHERE), best <= vec2(0.0));
     }

@@ -208,14 +208,16 @@ fn maximum<S: Simd>(
     let results = wide_mut::<S>(output).chunks_exact_mut(n).zip(wide_u32_mut::<S>(saved).chunks_exact_mut(n));
     for ((upper, lower), (output, saved)) in windows.zip(results) {
         for register in 0..n {
-            let (mut best, mut place) = (upper[register], simd.splat_u32s(0));
-            for (k, other) in
-                [upper[n + register], lower[register], lower[n + register]].into_iter().enumerate()
-            {
+            let [a, b, c, d] = [upper[register], upper[n + register], lower[register], lower[n + register]];
+            let (mut best, mut place) = (a, simd.splat_u32s(0));
+            for (k, other) in [b, c, d].into_iter().enumerate() {
                 let more = simd.greater_than_f32s(other, best);
                 best = simd.select_f32s(more, other, best);
                 place = simd.select_u32s(more, simd.splat_u32s(k as u32 + 1), place);
             }
+            // No NaN is more than anything, but the sum knows of it.
+            let sum = simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d));
+            best = simd.select_f32s(simd.equal_f32s(sum, sum), best, sum);
             if activation == Some(Activation::Relu) {
                 let flat = simd.less_than_or_equal_f32s(best, simd.splat_f32s(0.0));
                 place = simd.select_u32s(flat, simd.splat_u32s(NOWHERE), place);
