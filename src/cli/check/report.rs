@@ -225,15 +225,9 @@ const SHOWN: usize = 10;
 
 /// The operating system, as far as it tells.
 fn system() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let name = read("/etc/os-release").lines().find_map(|line| {
-        let name = line.strip_prefix("PRETTY_NAME=")?;
-        Some(format!("{}, ", name.trim_matches('"')))
-    });
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let kernel = if kernel.is_empty() { String::new() } else { format!(" {}", kernel.trim()) };
-    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
-    format!("{}{os}{kernel} {arch}", name.unwrap_or_default())
+    let name = sysinfo::System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into());
+    let kernel = sysinfo::System::kernel_version().map_or(String::new(), |version| format!(", kernel {version}"));
+    format!("{name}{kernel}, {}", std::env::consts::ARCH)
 }
 
 #[cfg(test)]

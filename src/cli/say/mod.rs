@@ -119,20 +119,43 @@ pub fn launch_name(launch: &Launch) -> String {
     format!("{}:{}", launch.shader.name, launch.entry.name)
 }
 
-/// A path as a shell takes it.
+/// A path as a shell of this system takes it.
 pub fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%\\".contains(c);
-    if !text.is_empty() && text.chars().all(plain) {
+    if cfg!(windows) { quoted_on_windows(text) } else { quoted_on_unix(text) }
+}
+
+fn plain(text: &str, also: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._-+,:@".contains(c) || also.contains(c))
+}
+
+fn quoted_on_unix(text: String) -> String {
+    if plain(&text, "%") { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
+/// For `cmd` and PowerShell alike, as far as there is such a form.
+fn quoted_on_windows(text: String) -> String {
+    if plain(&text, "\\") {
         text
+    } else if text.contains(['$', '`']) {
+        // PowerShell reads these inside double quotes, too.
+        format!("'{}'", text.replace('\'', "''"))
     } else {
-        format!("'{}'", text.replace('\'', r"'\''"))
+        format!("\"{text}\"")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_quoted_for_the_shell() {
+        let unix = ["runs/a-1", "my  runs", "it's", r"a\b", ""].map(|text| quoted_on_unix(text.into()));
+        assert_eq!(unix, ["runs/a-1", "'my  runs'", r"'it'\''s'", r"'a\b'", "''"]);
+        let windows = [r"C:\runs\a", r"C:\my runs", "it's", "$a b's"].map(|text| quoted_on_windows(text.into()));
+        assert_eq!(windows, [r"C:\runs\a", "\"C:\\my runs\"", "\"it's\"", "'$a b''s'"]);
+    }
 
     #[test]
     fn thousands_are_set_apart() {
