@@ -6,7 +6,7 @@ use lenet::Network;
 use lenet::backend::{Backend, Gpu, gpu};
 use lenet::kernels::Step;
 use lenet::kernels::optimizer::{Optimizer, Rule};
-use lenet::plan::{Options, Phase, Plan, Target};
+use lenet::plan::{Form, Options, Phase, Plan, Target};
 use lenet::session::Session;
 
 /// Fusing changes the order of f32 sums of at most a few thousand terms of similar size.
@@ -208,15 +208,16 @@ fn a_frozen_convolution_passes_the_gradient_on() {
 }
 
 #[test]
-fn twelve_dispatches_reach_the_queue() {
+fn so_many_dispatches_reach_the_queue() {
     let Some(device) = common::gpu() else { return };
-    for name in ["lenet5", "lenet5-tanh"] {
-        let options = Options { batch: 16, train_images: 48, ..Options::default() };
+    let cases = [("lenet5", Form::Layers, 12), ("lenet5-tanh", Form::Layers, 12), ("lenet5", Form::Plain, 2)];
+    for (name, form, launches) in cases {
+        let options = Options { batch: 16, train_images: 48, form, ..Options::default() };
         let plan = Plan::new(&Network::preset(name).expect("a preset"), &options).expect("a plan");
         let mut backend = pollster::block_on(Gpu::new(&device, &plan.program)).expect("a backend");
         let steps = [0, 16, 32].map(|cursor| Step { cursor, count: 16, ..Step::default() });
         backend.run(Phase::Train, &steps).expect("steps");
-        assert_eq!(backend.dispatched(), 3 * 12, "{name}");
+        assert_eq!(backend.dispatched(), 3 * launches, "{name}, {form:?}");
         let metrics = pollster::block_on(backend.read(plan.metrics)).expect("metrics");
         assert_eq!(metrics[2], 16, "{name}: the steps ran");
     }
@@ -232,5 +233,49 @@ fn twelve_launches() {
                 assert_eq!(plan.program.train.len(), 12, "{name} at batch {batch}: {:?}", plan.program.train);
             }
         }
+    }
+}
+
+#[test]
+fn the_plain_form_is_the_same_step() {
+    let mut network = Network::preset("lenet5").expect("a preset");
+    (network.input.mean, network.input.deviation) = (0.1307, 0.3081);
+    // Where a gradient is hardly more than rounding, Adam's own epsilon would make steps of its sign.
+    let optimizer = Optimizer { epsilon: 0.1, ..Optimizer::new(Rule::Adam) };
+    let device = common::gpu();
+    for (on_gpu, batch) in [(None, 17), (device.as_ref(), 3)] {
+        let options = Options { batch, train_images: 2 * batch + 5, optimizer, ..Options::default() };
+        let layers = run(&network, &options, None);
+        let plain = Options { form: Form::Plain, ..options };
+        let found = run(&network, &plain, on_gpu);
+        compare(&format!("the plain form at batch {batch}"), &found, &layers);
+        assert!(found == run(&network, &plain, on_gpu), "the same bits twice");
+    }
+}
+
+#[test]
+fn the_plain_form_refuses_what_it_does_not_know() {
+    let lenet5 = Network::preset("lenet5").expect("a preset");
+    let plain = Options { form: Form::Plain, ..Options::default() };
+    let plan = Plan::new(&lenet5, &plain).expect("a plan");
+    assert_eq!(plan.program.launches(Phase::Train).len(), 2);
+    let refused = |network: &Network, options: &Options| {
+        Plan::new(network, options).map(|_| ()).expect_err("refused").to_string()
+    };
+    let tanh = Network::preset("lenet5-tanh").expect("a preset");
+    assert_eq!(
+        refused(&tanh, &plain),
+        "the plain form does not fit: lenet5-tanh is another network than lenet5 with ten classes; --form layers does"
+    );
+    for (options, why) in [
+        (Options { clip: Some(1.0), ..plain.clone() }, "clip"),
+        (Options { smoothing: 0.1, ..plain.clone() }, "smooth"),
+        (Options { augment: "light".parse().expect("a level"), ..plain.clone() }, "distort"),
+        (Options { freeze: vec!["conv1.*".into()], ..plain.clone() }, "freezes"),
+        (Options { optimizer: Optimizer::new(Rule::Sgd), ..plain.clone() }, "update rule"),
+        (Options { optimizer: Optimizer { l1: 1e-4, ..Optimizer::default() }, ..plain.clone() }, "penalties"),
+    ] {
+        let message = refused(&lenet5, &options);
+        assert!(message.contains(why), "{message}");
     }
 }

@@ -9,6 +9,7 @@ use lenet::kernels::augment::Augment;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::model::Record;
 use lenet::model::record::load_network;
+use lenet::plan::Form;
 use lenet::train::Schedule;
 
 use super::failure::{Failure, Outcome};
@@ -58,6 +59,10 @@ pub struct Basis {
     /// shift=2,rotate=10,scale=0.1,shear=10,elastic=4:5,noise=0.05,cutout=8,flip
     #[arg(long, help_heading = TRAINING, value_name = "SPEC")]
     augment: Option<Augment>,
+    /// How a step is cut into launches: layers, or plain, the two of shaders/plain_lenet5.wgsl, which is written to be
+    /// read [default: layers]
+    #[arg(long, help_heading = TRAINING, value_name = "FORM", value_parser = forms())]
+    form: Option<Form>,
     /// The seed of the first weights and of every epoch's order
     #[arg(long, help_heading = TRAINING, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64))]
     pub seed: Option<u64>,
@@ -150,6 +155,12 @@ pub fn rules() -> impl TypedValueParser<Value = Rule> {
         .try_map(|name| Rule::ALL.into_iter().find(|rule| rule.name() == name).ok_or("unknown rule"))
 }
 
+/// Reads a form's name.
+pub fn forms() -> impl TypedValueParser<Value = Form> {
+    PossibleValuesParser::new(Form::ALL.map(Form::name))
+        .try_map(|name| Form::ALL.into_iter().find(|form| form.name() == name).ok_or("unknown form"))
+}
+
 impl Basis {
     /// Changes `record` by what is given on the command line; the settings are not checked.
     pub fn apply(&self, record: &mut Record) -> Outcome {
@@ -191,6 +202,7 @@ impl Basis {
         }
         set(&mut training.smoothing, self.smoothing);
         set(&mut training.augment, self.augment);
+        set(&mut training.form, self.form);
         set(&mut training.seed, self.seed);
         training.clip = self.clip.or(training.clip);
         if !self.freeze.is_empty() {

@@ -4,10 +4,10 @@ use lenet::kernels::Launch;
 use lenet::kernels::optimizer::{Optimizer, Rule};
 use lenet::model::record::load_network;
 use lenet::network::{Input, Network, Placed};
-use lenet::plan::{Options, Phase, Plan, Target};
+use lenet::plan::{Form, Options, Phase, Plan, Target};
 use serde_json::{Value, json};
 
-use super::args::rules;
+use super::args::{forms, rules};
 use super::failure::Outcome;
 use super::say::{emit, emit_json, launch_name, table, thousands, unit};
 
@@ -26,6 +26,9 @@ pub struct Args {
     /// The update rule, for --plan
     #[arg(long, value_name = "RULE", value_parser = rules(), default_value = "adam")]
     optimizer: Rule,
+    /// How a step is cut into launches, for --plan
+    #[arg(long, value_name = "FORM", value_parser = forms(), default_value = "layers")]
+    form: Form,
     /// Show every launch: shader, workgroups, floating-point operations, bytes
     #[arg(long)]
     plan: bool,
@@ -53,6 +56,7 @@ pub fn run(args: &Args) -> Outcome {
     let options = Options {
         batch: args.batch.unwrap_or(lenet::train::Settings::default().batch),
         optimizer: Optimizer::new(args.optimizer),
+        form: args.form,
         train_images: IMAGES.0,
         eval_images: IMAGES.1,
         ..Options::default()

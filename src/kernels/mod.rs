@@ -24,6 +24,7 @@ pub mod lrn;
 pub mod norm;
 pub mod optimizer;
 pub mod peak;
+pub mod plain_lenet5;
 pub mod pool2d;
 pub mod rbf;
 pub mod shaders;

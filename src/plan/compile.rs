@@ -2,10 +2,10 @@
 
 use super::graph::{Graph, Node};
 use super::operation::{Ledger, Site, Upstream, Weights};
-use super::{Data, LARGEST_BATCH, Options, Phase, Plan, Program, RING, Tensor, freeze, reuse};
+use super::{Data, Form, LARGEST_BATCH, Options, Phase, Plan, Program, RING, Tensor, form, freeze, reuse};
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self, Segment};
-use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, join, loss, padded};
+use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, join, loss, padded, plain_lenet5};
 use crate::network::{Network, Placed, Shape};
 
 /// Compiles `network`.
@@ -15,6 +15,7 @@ use crate::network::{Network, Placed, Shape};
 pub(super) fn compile(network: &Network, options: &Options) -> Result<Plan> {
     let placed = network.place()?;
     check(options)?;
+    options.form.check(network, options)?;
     let logits = logits(network, &placed)?;
     let mut graph = Graph::new(network, &placed, logits, options);
     if graph.ends_with_nothing() {
@@ -27,10 +28,17 @@ pub(super) fn compile(network: &Network, options: &Options) -> Result<Plan> {
     let mut layout = Layout::new(network, logits, options, &mut graph)?;
     layout.values(&graph, !gathers || source.augments());
 
-    let mut train = layout.forward(&graph, Phase::Train, source.of(Phase::Train, gathers))?;
-    let (backward, activations) = layout.backward(&graph)?;
-    train.extend(backward);
-    train.extend(layout.update()?);
+    let (train, activations) = match options.form {
+        Form::Layers => {
+            let mut train = layout.forward(&graph, Phase::Train, source.of(Phase::Train, gathers))?;
+            let (backward, activations) = layout.backward(&graph)?;
+            train.extend(backward);
+            train.extend(layout.update()?);
+            (train, activations)
+        }
+        // What it makes of a picture never lies in a buffer.
+        Form::Plain => (layout.plain(network)?, Activations::new()),
+    };
     let [evaluate, predict] = [Phase::Evaluate, Phase::Predict]
         .map(|phase| layout.forward(&graph, phase, source.of(phase, gathers)));
     layout.program = Program { train, evaluate: evaluate?, predict: predict?, ..layout.program };
@@ -353,9 +361,36 @@ impl<'a> Layout<'a> {
         node.inputs.iter().map(range).collect()
     }
 
+    /// The launches of a step in the plain form.
+    fn plain(&mut self, network: &Network) -> Result<Vec<Launch>> {
+        let records = self.program.add("records", plain_lenet5::RECORD * self.options.batch);
+        self.optimizer(self.ledger.rows)?;
+        let site = form::Site {
+            data: self.data(Phase::Train),
+            records,
+            parameters: self.parameters,
+            moments: self.moments,
+            gradients: self.gradients,
+            before: self.before,
+            metrics: self.ledger.metrics,
+        };
+        form::plain(network, self.options, &site)
+    }
+
     /// The launches that end a step: one, two where the gradient is clipped, and one more where rows are many.
     fn update(&mut self) -> Result<Vec<Launch>> {
         let (few, rows) = self.ledger.few()?;
+        let buffers = self.optimizer(rows)?;
+        let mut launches = Vec::from_iter(few);
+        if self.options.clip.is_some() {
+            launches.push(buffers.square_sums()?);
+        }
+        launches.push(self.options.optimizer.launch(buffers, self.options.clip)?);
+        Ok(launches)
+    }
+
+    /// The buffers of the optimizer, which adds these rows up; puts back what a step has changed, too.
+    fn optimizer(&mut self, rows: Range) -> Result<optimizer::Buffers> {
         let buffers = optimizer::Buffers {
             parameters: self.parameters,
             gradients: self.gradients,
@@ -369,12 +404,7 @@ impl<'a> Layout<'a> {
             before: self.before,
         };
         self.program.restore = vec![buffers.restore(self.options.optimizer.rule.moments())?];
-        let mut launches = Vec::from_iter(few);
-        if self.options.clip.is_some() {
-            launches.push(buffers.square_sums()?);
-        }
-        launches.push(self.options.optimizer.launch(buffers, self.options.clip)?);
-        Ok(launches)
+        Ok(buffers)
     }
 
     /// The plan, its buffers shared where that is asked for.

@@ -2,7 +2,7 @@
 
 use super::fuse::{Fused, Lowered, fuse};
 use super::operation::{Evaluated, Operation};
-use super::{Options, Tensor, lower, matches};
+use super::{Form, Options, Tensor, lower, matches};
 use crate::kernels::{batch, padded};
 use crate::network::{Layer, Network, Placed, Shape};
 
@@ -193,7 +193,8 @@ impl<'a> Graph<'a> {
         };
         for parameter in &layer.parameters {
             let share = share.filter(|_| !parameter.learned);
-            let partials = if parameter.learned { partials } else { 1 };
+            let summed = parameter.learned && self.options.form == Form::Layers;
+            let partials = if summed { partials } else { 1 };
             let len = padded(parameter.len());
             let frozen = |pattern: &String| matches(pattern, &parameter.name);
             let trainable = parameter.learned && !self.options.freeze.iter().any(frozen);

@@ -6,6 +6,7 @@
 //! one. Nothing is decided at run time.
 
 mod compile;
+mod form;
 mod freeze;
 mod fuse;
 mod graph;
@@ -21,6 +22,7 @@ use crate::kernels::{CHUNK, LANES, Range, blocks, padded};
 use crate::network::{Network, Parameter};
 
 pub use crate::kernels::{BufferId, Target};
+pub use form::Form;
 pub use freeze::matches;
 pub use program::{Buffer, Data, Memory, Phase, Program};
 
@@ -85,6 +87,8 @@ pub struct Options {
     pub stream: Option<usize>,
     /// How the training pictures are distorted.
     pub augment: Augment,
+    /// How a training step is cut into launches.
+    pub form: Form,
     /// Whether layers are fused into common launches; without, each layer has its own.
     pub fuse: bool,
     /// Whether buffers that are never needed at the same time are one. Without, every layer's values and gradients
@@ -107,6 +111,7 @@ impl Default for Options {
             eval_images: 1,
             stream: None,
             augment: Augment::NONE,
+            form: Form::Layers,
             fuse: true,
             reuse: true,
             target: Target::CPU,

@@ -6,6 +6,7 @@ use super::Schedule;
 use crate::error::{Error, Result};
 use crate::kernels::augment::Augment;
 use crate::kernels::optimizer::{self, Optimizer};
+use crate::plan::Form;
 
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ pub struct Settings {
     /// How the training pictures are distorted.
     #[serde(default, skip_serializing_if = "Augment::is_none")]
     pub augment: Augment,
+    /// How a step is cut into launches: it decides about the last bits.
+    #[serde(default, skip_serializing_if = "Form::is_default")]
+    pub form: Form,
     /// The norm that the whole gradient is clipped to, if given (Pascanu et al. 2013).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip: Option<f32>,
@@ -59,6 +63,7 @@ impl Default for Settings {
             warmup: 0,
             smoothing: 0.0,
             augment: Augment::NONE,
+            form: Form::Layers,
             clip: None,
             freeze: Vec::new(),
             early_stop: None,

@@ -55,6 +55,7 @@ impl Trainer {
             train_images: train.len(),
             eval_images: evaluation.len(),
             augment: settings.augment,
+            form: settings.form,
             // What is not in memory goes to no device whole either.
             stream: [train, evaluation].iter().any(|data| data.images.is_filed()).then_some(STREAMED),
             ..Options::default()

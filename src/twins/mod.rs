@@ -19,6 +19,7 @@ mod lrn;
 mod norm;
 mod optimizer;
 mod peak;
+mod plain_lenet5;
 mod pool2d;
 mod random;
 mod rbf;

@@ -125,6 +125,11 @@ fn peak() {
 }
 
 #[test]
+fn plain_lenet5() {
+    check("plain_lenet5");
+}
+
+#[test]
 fn pool2d() {
     check("pool2d");
 }

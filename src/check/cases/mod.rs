@@ -17,6 +17,7 @@ mod lrn;
 mod norm;
 mod optimizer;
 mod peak;
+mod plain_lenet5;
 mod pool2d;
 mod rbf;
 mod squared_error;
@@ -28,7 +29,7 @@ use crate::error::Result;
 type Cases = fn(usize) -> Result<Vec<Case>>;
 
 /// Every shader's cases, in the order of their names.
-const TABLE: [(&str, Cases); 16] = [
+const TABLE: [(&str, Cases); 17] = [
     ("activation", activation::cases),
     ("batch", batch::cases),
     ("conv2d", conv2d::cases),
@@ -42,6 +43,7 @@ const TABLE: [(&str, Cases); 16] = [
     ("norm", norm::cases),
     ("optimizer", optimizer::cases),
     ("peak", peak::cases),
+    ("plain_lenet5", plain_lenet5::cases),
     ("pool2d", pool2d::cases),
     ("rbf", rbf::cases),
     ("squared_error", squared_error::cases),

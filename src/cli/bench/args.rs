@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use lenet::kernels::optimizer::Rule;
+use lenet::plan::Form;
 
-use crate::cli::args::rules;
+use crate::cli::args::{forms, rules};
 
 /// Arguments of `lenet bench`.
 #[derive(clap::Args)]
@@ -22,6 +23,9 @@ pub struct Args {
     /// The update rule
     #[arg(long, value_name = "RULE", value_parser = rules(), default_value = "adam")]
     pub optimizer: Rule,
+    /// How a step is cut into launches
+    #[arg(long, value_name = "FORM", value_parser = forms(), default_value = "layers")]
+    pub form: Form,
     /// Seconds of each measurement
     #[arg(long, value_name = "S", default_value_t = 1.0)]
     pub seconds: f64,
