@@ -17,7 +17,7 @@ use lenet::kernels::{
     pool2d,
 };
 use lenet::network::{Conv2d, Initialisation, Input, Layer, Linear, Loss, Padding, Pool2d, Size};
-use lenet::plan::{Options, Phase, Plan};
+use lenet::plan::{Form, Options, Phase, Plan};
 use pollster::block_on;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lenet::backend::{Backend, gpu};
 use lenet::data::Dataset;
-use lenet::plan::{Memory, Options, Plan};
+use lenet::plan::{Form, Memory, Options, Plan};
 use lenet::session::{Metrics, Session};
 use lenet::train::{self, Advance, Event, Trainer};
 use lenet::{Error, Network};
@@ -13,12 +13,15 @@ use wasm_bindgen::prelude::*;
 
 use crate::{Result, device, thrown};
 
-/// Has the browser compile every pipeline of a preset; says how many there are.
+/// Has the browser compile every pipeline of a preset, whose step has one of the forms of `lenet train --form`; says how
+/// many there are.
 #[wasm_bindgen]
-pub async fn pipelines(preset: String) -> Result<usize> {
+pub async fn pipelines(preset: String, form: String) -> Result<usize> {
+    let known = Form::ALL.into_iter().find(|known| known.name() == form);
+    let form = known.ok_or_else(|| thrown(Error::Settings(format!("there is no form called {form}"))))?;
     let device = device().await?;
     let network = Network::preset(&preset).map_err(thrown)?;
-    let options = Options { batch: 16, target: device.target(), ..Options::default() };
+    let options = Options { batch: 16, form, target: device.target(), ..Options::default() };
     let plan = Plan::new(&network, &options).map_err(thrown)?;
     gpu::compile(&device, &plan.program).await.map_err(thrown)
 }
