@@ -47,7 +47,9 @@ impl Form {
         let Input { mean, deviation, .. } = network.input;
         let input = Input { mean, deviation, ..lenet5.input };
         let against = match options {
-            _ if *network != (Network { name: network.name.clone(), init: network.init, input, ..lenet5 }) => {
+            _ if *network
+                != (Network { name: network.name.clone(), init: network.init, input, ..lenet5 }) =>
+            {
                 format!("{} is another network than lenet5 with ten classes", network.name)
             }
             _ if !plain_lenet5::Geometry::knows(&options.optimizer) => {

@@ -136,7 +136,8 @@ impl Convolution {
                 let corner = window / self.pooled() * 2 * across + window % self.pooled() * 2;
                 // The first of equals.
                 let four = [corner, corner + 1, corner + across, corner + across + 1];
-                let most = four.into_iter().fold(corner, |most, at| if plane[at] > plane[most] { at } else { most });
+                let most =
+                    four.into_iter().fold(corner, |most, at| if plane[at] > plane[most] { at } else { most });
                 values.push(if plane[most] <= 0.0 { 0.0 } else { plane[most] });
                 places.push(most / across * size + most % across);
             }
@@ -224,7 +225,8 @@ pub(super) fn update(c: update::Constants) -> impl Fn(update::Buffers<'_>, Step)
         }
         let mut flags = if loss.is_finite() { 0 } else { Fault { kind: Kind::Loss, chunk: 0 }.flags() };
         gradients(&records, b.gradients);
-        for (kept, from) in b.before.chunks_exact_mut(PARAMETERS).zip([&*b.parameters, b.moment1, b.moment2]) {
+        for (kept, from) in b.before.chunks_exact_mut(PARAMETERS).zip([&*b.parameters, b.moment1, b.moment2])
+        {
             kept.copy_from_slice(from);
         }
         let worst = AtomicU32::new(0);

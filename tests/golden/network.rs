@@ -307,7 +307,9 @@ fn the_first_batch_on_the_gpu() {
 #[test]
 fn ten_steps_on_the_gpu() {
     let Some(device) = common::gpu() else { return };
-    for (which, rule) in [(RELU_MAX, Rule::Sgd), (RELU_MAX, Rule::Adam), (TANH_AVG, Rule::Sgd), (PLAIN, Rule::Adam)] {
+    for (which, rule) in
+        [(RELU_MAX, Rule::Sgd), (RELU_MAX, Rule::Adam), (TANH_AVG, Rule::Sgd), (PLAIN, Rule::Adam)]
+    {
         check_steps(On::Gpu(&device), which, rule, 10);
     }
 }

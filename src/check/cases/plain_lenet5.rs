@@ -37,7 +37,8 @@ pub fn cases(_fill: usize) -> Result<Vec<Case>> {
 fn case((batch, count, mean, deviation, failed): (usize, usize, f32, f32, bool)) -> Result<Case> {
     let optimizer = Optimizer { beta1: 0.8, beta2: 0.99, epsilon: 1e-6, ..Optimizer::new(Rule::Adam) };
     let g = Geometry { batch, mean, deviation, optimizer };
-    let mut case = Case::new(format!("{g:?}, {count} pictures{}", if failed { " after a fault" } else { "" }));
+    let mut case =
+        Case::new(format!("{g:?}, {count} pictures{}", if failed { " after a fault" } else { "" }));
     let mut random = Random::of(&case.name);
     let images = 7;
     let pixels = case.integers("images", &random.words(images * 196));
@@ -58,7 +59,8 @@ fn case((batch, count, mean, deviation, failed): (usize, usize, f32, f32, bool))
     let parameters = case.updated("parameters", &parameters, &everything(), UPDATES);
     let moment1 = case.updated("moment1", &moment1, &everything(), UPDATES);
     let moment2 = case.updated("moment2", &moment2, &everything(), UPDATES);
-    let gradients = case.updated("gradients", &[f32::from_bits(POISON); PARAMETERS], &everything(), sums(400));
+    let gradients =
+        case.updated("gradients", &[f32::from_bits(POISON); PARAMETERS], &everything(), sums(400));
     let three = if failed { vec![] } else { vec![0..3 * PARAMETERS] };
     let before = case.updated("before", &[f32::from_bits(POISON); 3 * PARAMETERS], &three, UPDATES);
     let mut ring = vec![POISON_U32; 3 * loss::RECORD + STATUS];

@@ -36,7 +36,8 @@ pub fn run(args: &Args) -> Outcome {
         [] => vec![lenet::train::Settings::default().batch],
         batches => batches.to_vec(),
     };
-    let options = Options { optimizer: Optimizer::new(args.optimizer), form: args.form, ..Options::default() };
+    let options =
+        Options { optimizer: Optimizer::new(args.optimizer), form: args.form, ..Options::default() };
     if let Some(request) = &args.model {
         return model::run(request, &network, &options, &batches, args.json);
     }

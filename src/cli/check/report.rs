@@ -226,7 +226,8 @@ const SHOWN: usize = 10;
 /// The operating system, as far as it tells.
 fn system() -> String {
     let name = sysinfo::System::long_os_version().unwrap_or_else(|| std::env::consts::OS.into());
-    let kernel = sysinfo::System::kernel_version().map_or(String::new(), |version| format!(", kernel {version}"));
+    let kernel =
+        sysinfo::System::kernel_version().map_or(String::new(), |version| format!(", kernel {version}"));
     format!("{name}{kernel}, {}", std::env::consts::ARCH)
 }
 

@@ -126,7 +126,8 @@ pub fn quoted(path: &Path) -> String {
 }
 
 fn plain(text: &str, also: &str) -> bool {
-    !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "/._-+,:@".contains(c) || also.contains(c))
+    !text.is_empty()
+        && text.chars().all(|c| c.is_alphanumeric() || "/._-+,:@".contains(c) || also.contains(c))
 }
 
 fn quoted_on_unix(text: String) -> String {
@@ -153,7 +154,8 @@ mod tests {
     fn a_path_is_quoted_for_the_shell() {
         let unix = ["runs/a-1", "my  runs", "it's", r"a\b", ""].map(|text| quoted_on_unix(text.into()));
         assert_eq!(unix, ["runs/a-1", "'my  runs'", r"'it'\''s'", r"'a\b'", "''"]);
-        let windows = [r"C:\runs\a", r"C:\my runs", "it's", "$a b's"].map(|text| quoted_on_windows(text.into()));
+        let windows =
+            [r"C:\runs\a", r"C:\my runs", "it's", "$a b's"].map(|text| quoted_on_windows(text.into()));
         assert_eq!(windows, [r"C:\runs\a", "\"C:\\my runs\"", "\"it's\"", "'$a b''s'"]);
     }
 

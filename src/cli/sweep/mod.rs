@@ -3,18 +3,23 @@
 //! A key is the name of any flag of `lenet train` that takes a value; each run is what `lenet train` would do with
 //! these flags, but leaves no files.
 
+mod axes;
+
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
+use std::{sync::mpsc, thread};
 
 use clap::{Args as _, Command};
 use lenet::data::{self, Split};
 use lenet::model::Record;
 use lenet::session::Metrics;
 use lenet::train::{Event, Trainer};
-use rand_pcg::Pcg64Mcg;
-use rand_pcg::rand_core::{Rng, SeedableRng};
+use rayon::ThreadPoolBuilder;
 use serde_json::{Map, Value, json};
 
+use self::axes::{MOST, Setting, axis, draw, grid};
 use super::args::{Basis, Training};
 use super::device::{self, Chosen};
 use super::failure::{Failure, Outcome, code};
@@ -27,7 +32,7 @@ pub struct Args {
     /// A flag of `lenet train` and its values: lr=0.001,0.003. With --random also a range: lr=1e-4..1e-2
     #[arg(long, value_name = "KEY=VALUES", required = true)]
     grid: Vec<String>,
-    /// Train each setting with so many seeds, from --seed on
+    /// Train each setting with so many seeds, from --seed on; on the CPU beside each other
     #[arg(long, value_name = "N", default_value_t = 1)]
     seeds: u64,
     /// Draw so many settings in place of all: of ranges uniformly in the logarithm (from 0 on: uniformly), of lists
@@ -39,88 +44,6 @@ pub struct Args {
     json: bool,
     #[command(flatten)]
     training: Training,
-}
-
-/// Runs that one sweep may have.
-const MOST: usize = 10_000;
-
-/// What a key may be.
-#[derive(Debug, PartialEq)]
-enum Values {
-    List(Vec<String>),
-    /// From, to, and whether only whole numbers are meant.
-    Range(f64, f64, bool),
-}
-
-/// A key and what it may be.
-type Axis = (String, Values);
-
-/// Keys with a value each.
-type Setting = Vec<(String, String)>;
-
-fn axis(text: &str) -> Outcome<Axis> {
-    let wrong = |what: &str| {
-        Failure::usage(format!(
-            "grid {text}: {what}, expected KEY=V1,V2 with the name of a flag of `lenet train`"
-        ))
-    };
-    let (key, values) = text.split_once('=').ok_or_else(|| wrong("there is no ="))?;
-    let key = key.trim_start_matches("--");
-    if key.is_empty() || values.split(',').any(str::is_empty) {
-        return Err(wrong("a part is empty"));
-    }
-    if let Some((low, high)) = values.split_once("..") {
-        let number = |text: &str| text.parse().ok().filter(|number: &f64| number.is_finite());
-        return match (number(low), number(high)) {
-            (Some(from), Some(to)) if 0.0 <= from && from < to => {
-                let whole = low.parse::<u64>().is_ok() && high.parse::<u64>().is_ok() && to > 1.0;
-                Ok((key.into(), Values::Range(from, to, whole)))
-            }
-            _ => Err(wrong("a range goes from a number of 0 or more to a larger one")),
-        };
-    }
-    Ok((key.into(), Values::List(values.split(',').map(String::from).collect())))
-}
-
-/// Every combination of the lists, the last key varying fastest.
-fn grid(axes: &[Axis]) -> Outcome<Vec<Setting>> {
-    let mut settings: Vec<Setting> = vec![Vec::new()];
-    for (key, values) in axes {
-        let Values::List(values) = values else {
-            return Err(Failure::usage(format!(
-                "{key} is a range: say with --random N how many values to draw"
-            )));
-        };
-        if settings.len().saturating_mul(values.len()) > MOST {
-            return Err(Failure::usage(format!("the grid has more than {MOST} settings")));
-        }
-        let with =
-            |setting: &Setting, value: &String| [&setting[..], &[(key.clone(), value.clone())]].concat();
-        settings = settings.iter().flat_map(|old| values.iter().map(move |value| with(old, value))).collect();
-    }
-    Ok(settings)
-}
-
-/// So many random settings, which the seed decides.
-fn draw(axes: &[Axis], count: usize, seed: u64) -> Vec<Setting> {
-    let mut random = Pcg64Mcg::seed_from_u64(seed);
-    // 0 to below 1.
-    let mut share = || (random.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
-    let mut value = |values: &Values| match values {
-        Values::List(list) => list[(share() * list.len() as f64) as usize].clone(),
-        &Values::Range(low, high, whole) => {
-            let place = share();
-            let number = if low == 0.0 { high * place } else { low * (high / low).powf(place) };
-            // Three digits say enough, and can be typed again.
-            if whole { format!("{number:.0}") } else { format!("{:?}", digits(number)) }
-        }
-    };
-    (0..count).map(|_| axes.iter().map(|(key, values)| (key.clone(), value(values))).collect()).collect()
-}
-
-/// A number with three digits.
-fn digits(number: f64) -> f64 {
-    format!("{number:.2e}").parse().unwrap_or(number)
 }
 
 /// The flags of the command line with those of a setting in their place.
@@ -153,7 +76,7 @@ fn score(
     split: &Split,
     chosen: &Chosen,
     basis: &Basis,
-    tell: &mut impl FnMut(&str),
+    tell: &(impl Fn(&str) + Sync),
 ) -> Outcome<Option<Score>> {
     let start = Instant::now();
     fit(&mut record, &split.train)?.iter().for_each(|line| tell(line));
@@ -201,6 +124,58 @@ fn score(
     let accuracy = last.filter(|_| failed.is_none()).map_or(f64::NAN, |last| last.accuracy());
     let seconds = start.elapsed().as_secs_f64();
     Ok(Some(Score { seed: settings.seed, accuracy, loss: lowest, seconds, failed }))
+}
+
+/// Trains one setting with every seed and hands on what each came to, in the order in which they are done; an
+/// interrupted run is left out. On the CPU as many run beside each other as there are threads, which then share no
+/// launch; each has the bits that it has alone.
+fn scores(
+    record: &Record,
+    seeds: u64,
+    trained: impl Fn(Record) -> Outcome<Option<Score>> + Sync,
+    beside: bool,
+    mut done: impl FnMut(Score),
+) -> Outcome {
+    let threads = rayon::current_num_threads();
+    let workers = if beside { threads.min(seeds as usize) } else { 1 };
+    let next = AtomicU64::new(0);
+    let (sender, receiver) = mpsc::channel();
+    thread::scope(|scope| {
+        for worker in 0..workers {
+            let (sender, next, trained) = (sender.clone(), &next, &trained);
+            // What does not divide evenly is the first ones'.
+            let own = threads / workers + usize::from(worker < threads % workers);
+            scope.spawn(move || {
+                let pool = (workers > 1).then(|| ThreadPoolBuilder::new().num_threads(own).build());
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        break;
+                    }
+                    let mut record = record.clone();
+                    record.training.seed += seed;
+                    let outcome = match &pool {
+                        Some(Ok(pool)) => pool.install(|| trained(record)),
+                        _ => trained(record),
+                    };
+                    if !matches!(outcome, Ok(Some(_))) {
+                        // No more of them begin.
+                        next.store(seeds, Ordering::Relaxed);
+                    }
+                    if sender.send(outcome).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for outcome in receiver {
+            if let Some(score) = outcome? {
+                done(score);
+            }
+        }
+        Ok(())
+    })
 }
 
 /// Mean and sample deviation.
@@ -285,14 +260,15 @@ pub fn run(args: &Args) -> Outcome<u8> {
     let (mut datasets, mut devices) = (BTreeMap::<String, Split>::new(), BTreeMap::<String, Chosen>::new());
     let total = work.len() as u64 * args.seeds;
     let mut rows: Vec<Row> = Vec::new();
-    let mut told = Vec::new();
-    let mut tell = |line: &str| {
+    let told = Mutex::new(Vec::new());
+    let tell = |line: &str| {
+        let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
         if !told.iter().any(|old| old == line) {
             say(line);
             told.push(line.to_string());
         }
     };
-    'runs: for (setting, record) in work {
+    for (setting, record) in work {
         if !datasets.contains_key(&record.data) {
             let split = data::load_with(&record.data, record.label.as_deref()).map_err(Failure::reading)?;
             split.notes.iter().for_each(|line| tell(line));
@@ -307,17 +283,18 @@ pub fn run(args: &Args) -> Outcome<u8> {
         if record.validation.is_none() {
             tell("the runs are judged by the test data; --validation 0.1 would keep it apart");
         }
-        rows.push(Row { setting, scores: Vec::new() });
-        for run in 0..args.seeds {
-            let mut record = record.clone();
-            record.training.seed += run;
-            let Some(score) = score(record, split, chosen, &args.training.basis, &mut tell)? else {
-                break 'runs;
-            };
-            let done = rows.iter().map(|row| row.scores.len()).sum::<usize>() + 1;
-            let Some(row) = rows.last_mut() else { break 'runs };
-            say(&format!("run {done}/{total}  {}", line(&row.setting, &score)));
+        let before = rows.iter().map(|row| row.scores.len()).sum::<usize>();
+        let mut row = Row { setting, scores: Vec::new() };
+        let trained = |record| score(record, split, chosen, &args.training.basis, &tell);
+        scores(&record, args.seeds, trained, !chosen.is_gpu(), |score| {
             row.scores.push(score);
+            let (done, score) = (before + row.scores.len(), &row.scores[row.scores.len() - 1]);
+            say(&format!("run {done}/{total}  {}", line(&row.setting, score)));
+        })?;
+        row.scores.sort_by_key(|score| score.seed);
+        rows.push(row);
+        if interrupted() {
+            break;
         }
     }
     rows.retain(|row| !row.scores.is_empty());
@@ -389,49 +366,29 @@ fn closing(rows: &[Row], deviations: bool) -> String {
 mod tests {
     use super::*;
 
-    fn axes(texts: &[&str]) -> Vec<Axis> {
-        texts.iter().map(|text| axis(text).unwrap()).collect()
-    }
-
     #[test]
-    fn a_grid_has_every_combination() {
-        let settings = grid(&axes(&["lr=1e-3,3e-3", "batch=32,64,128"])).unwrap();
-        assert_eq!(settings.len(), 6);
-        let pair = |key: &str, value: &str| (key.to_string(), value.to_string());
-        assert_eq!(settings[1], [pair("lr", "1e-3"), pair("batch", "64")]);
-        assert_eq!(settings[3], [pair("lr", "3e-3"), pair("batch", "32")]);
-        assert!(grid(&axes(&["lr=1e-3..1"])).unwrap_err().message.contains("--random"));
-        let many = ["a=1,2,3,4,5,6,7,8,9,0", "b=1,2,3,4,5,6,7,8,9,0", "c=1,2,3,4,5,6,7,8,9,0"];
-        assert_eq!(grid(&axes(&many)).unwrap().len(), 1000);
-        let too_many = [&many[..], &["d=1,2,3,4,5,6,7,8,9,0", "e=1,2"]].concat();
-        assert!(grid(&axes(&too_many)).unwrap_err().message.contains("more than 10000"));
-        for text in ["lr", "=1", "lr=", "lr=1,,2", "lr=2..1", "lr=x..1", "lr=-1..1", "lr=1..inf"] {
-            assert_eq!(axis(text).unwrap_err().code, code::USAGE, "{text}");
+    fn seeds_run_beside_each_other_on_the_cpu_and_stop_with_the_first_failure() {
+        let threads = rayon::current_num_threads();
+        for (beside, own) in [(true, threads / threads.min(7)), (false, threads)] {
+            let trained = |record: Record| {
+                let seconds = rayon::current_num_threads() as f64;
+                let seed = record.training.seed;
+                Ok(Some(Score { seed, accuracy: 0.5, loss: 1.0, seconds, failed: None }))
+            };
+            let mut done = Vec::new();
+            scores(&Record::default(), 7, trained, beside, |score| done.push(score)).unwrap();
+            done.sort_by_key(|score| score.seed);
+            assert_eq!(done.iter().map(|score| score.seed).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
+            assert!(done.iter().all(|score| score.seconds >= own as f64), "each worker has its own threads");
         }
-    }
-
-    #[test]
-    fn random_settings_fill_their_ranges_and_repeat() {
-        let axes = axes(&["lr=1e-4..1e-2", "batch=16..256", "smoothing=0..0.2", "optimizer=adam,sgd"]);
-        let settings = draw(&axes, 400, 7);
-        assert_eq!(settings, draw(&axes, 400, 7));
-        assert_ne!(settings, draw(&axes, 400, 8));
-        let numbers = |at: usize| -> Vec<f64> {
-            settings.iter().map(|setting| setting[at].1.parse().unwrap()).collect()
+        let begun = AtomicU64::new(0);
+        let fails = |_| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            Err(Failure::data("gone"))
         };
-        let share = |values: &[f64], below: f64| {
-            values.iter().filter(|&&value| value < below).count() as f64 / values.len() as f64
-        };
-        // Half of the rates lie below the middle of the logarithm; half of the smoothings below 0.1.
-        for (at, low, middle, high) in [(0, 1e-4, 1e-3, 1e-2), (1, 16.0, 64.0, 256.0), (2, 0.0, 0.1, 0.2)] {
-            let values = numbers(at);
-            assert!(values.iter().all(|&value| low <= value && value <= high));
-            let below = share(&values, middle);
-            assert!((0.4..0.6).contains(&below), "{below} of key {at}");
-        }
-        assert!(settings.iter().all(|setting| setting[1].1.parse::<usize>().is_ok()));
-        let adam = settings.iter().filter(|setting| setting[3].1 == "adam").count();
-        assert!((160..240).contains(&adam), "{adam}");
+        let outcome = scores(&Record::default(), 100, fails, false, |_| panic!("nothing was trained"));
+        assert_eq!(outcome.unwrap_err().message, "gone");
+        assert_eq!(begun.into_inner(), 1);
     }
 
     #[test]
