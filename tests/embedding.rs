@@ -452,6 +452,27 @@ fn answers_arrive_without_waiting_and_in_order() {
 }
 
 #[test]
+fn labels_are_smoothed_in_training_only() {
+    let [train, test] = data();
+    let judged = |smoothing| {
+        let settings = Settings { smoothing, ..settings(0) };
+        let plan = Plan::new(&network(), &Trainer::options(&settings, train, test)).expect("a plan");
+        let backend = Backend::cpu(&plan.program);
+        let mut trainer =
+            Trainer::new(Session::new(plan, backend), settings, train, test).expect("a trainer");
+        let loss = block_on(trainer.session().evaluate(70)).expect("metrics").loss();
+        trainer.advance(1).expect("a step");
+        let Some(Event::Steps { metrics, .. }) = block_on(trainer.event()).expect("an event") else {
+            panic!("steps come first")
+        };
+        (loss, metrics[0].loss())
+    };
+    let [plain, smoothed] = [judged(0.0), judged(0.3)];
+    assert_eq!(plain.0, smoothed.0);
+    assert_ne!(plain.1, smoothed.1);
+}
+
+#[test]
 fn what_does_not_fit_is_refused() {
     let [train, test] = data();
     let mut trainer = trainer(None, 0).expect("a trainer");

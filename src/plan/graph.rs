@@ -84,7 +84,12 @@ impl<'a> Graph<'a> {
         graph.logits = output;
         graph.nodes.push(Node {
             operation: lower::loss(network, logits, options),
-            evaluated: Evaluated::Same,
+            // What is judged is the network, not how it was trained.
+            evaluated: if options.smoothing > 0.0 {
+                Evaluated::Other(lower::loss(network, logits, &Options { smoothing: 0.0, ..options.clone() }))
+            } else {
+                Evaluated::Same
+            },
             name: "loss".into(),
             layers: Vec::new(),
             tensors: 0..0,

@@ -76,7 +76,7 @@ pub struct Options {
     pub clip: Option<f32>,
     /// Patterns of names whose parameters are not trained; see [`crate::plan::matches`].
     pub freeze: Vec<String>,
-    /// Label smoothing.
+    /// Label smoothing of the training; evaluation has none.
     pub smoothing: f32,
     /// Images of the training data.
     pub train_images: usize,

@@ -50,14 +50,40 @@ impl Schedule {
             Schedule::Exponential { gamma } => f64::from(gamma).powi(epoch),
             Schedule::Cosine => cosine(1.0, 0.0, step as f64 / total.max(1) as f64),
             Schedule::OneCycle => {
-                let peak = (0.3 * total as f64 - 1.0).max(1.0);
-                let end = (total as f64 - 1.0).max(peak + 1.0);
+                // Before the first step where there are less than four.
+                let peak = 0.3 * total as f64 - 1.0;
+                let end = total as f64 - 1.0;
                 let step = step as f64;
                 if step <= peak {
                     cosine(1.0 / 25.0, 1.0, step / peak)
                 } else {
                     cosine(1.0, 1.0 / 25.0 / 1e4, ((step - peak) / (end - peak)).min(1.0))
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the definition of PyTorch's `OneCycleLR`, whose first phase ends on step 0.3 · total − 1: half a cosine from
+    /// there to the last step.
+    #[test]
+    fn a_cycle_of_few_steps_is_pytorchs() {
+        let factors =
+            |total| (0..total).map(|step| Schedule::OneCycle.factor(step, total, 100)).collect::<Vec<_>>();
+        let expected: [&[f64]; 4] = [
+            &[4e-6],
+            &[0.811_745_654, 4e-6],
+            &[0.994_415_435, 0.462_637_103, 4e-6],
+            &[0.04, 0.811_745_654, 0.283_060_998, 4e-6],
+        ];
+        for expected in expected {
+            let found = factors(expected.len() as u64);
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((found - expected).abs() < 1e-6, "{found} of {expected:?}");
             }
         }
     }

@@ -26,7 +26,7 @@ pub struct Settings {
     /// Steps over which it first rises from 0, on top of the schedule.
     #[serde(default)]
     pub warmup: u64,
-    /// Label smoothing.
+    /// Label smoothing of the training; evaluation has none.
     #[serde(default)]
     pub smoothing: f32,
     /// How the training pictures are distorted.
