@@ -28,12 +28,15 @@ pub struct Basis {
     #[arg(long, help_heading = DATA, value_name = "NAME|FILE")]
     net: Option<String>,
     /// The data: mnist, mnist-windows, mnist-scenes, waves, languages, a folder (IDX, CIFAR, NumPy, CSV, text, or
-    /// pictures in a folder for each class; DIR@32x32 scales those), or a .npz, .csv or .tsv file [default: mnist]
+    /// pictures in a folder for each class; DIR@32x32 scales those), or a .npz, .npy, .csv or .tsv file [default: mnist]
     #[arg(long, help_heading = DATA, value_name = "NAME|DIR|FILE")]
     data: Option<String>,
     /// The column of a table that holds the labels, by its name or its number from 1, where that cannot be told
     #[arg(long, help_heading = DATA, value_name = "COLUMN")]
     label: Option<String>,
+    /// Go on without the pictures of a folder that are damaged or none, and say how many they are
+    #[arg(long, help_heading = DATA)]
+    skip_damaged: bool,
     /// Images in a batch [default: 64]
     #[arg(long, help_heading = TRAINING, value_name = "N")]
     batch: Option<usize>,
@@ -191,6 +194,7 @@ impl Basis {
         if let Some(label) = &self.label {
             record.label = Some(label.clone());
         }
+        record.skip_damaged |= self.skip_damaged;
         record.per_class = self.per_class.map(|n| n as usize).or(record.per_class);
         if record.per_class == Some(0) {
             return Err(Failure::usage("per-class is 0, expected at least 1"));

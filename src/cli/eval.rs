@@ -29,6 +29,9 @@ pub struct Args {
     /// The column of a table that holds the labels, by its name or its number from 1, where that cannot be told
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
+    /// Go on without the pictures of a folder that are damaged or none, and say how many they are
+    #[arg(long)]
+    skip_damaged: bool,
     /// Images in a batch
     #[arg(long, value_name = "N", default_value_t = 256)]
     batch: usize,
@@ -45,7 +48,8 @@ pub fn run(args: &Args) -> Outcome {
     let mut model = args.given.load(&args.model)?;
     let spec =
         args.data.as_ref().or(model.about.trained_on.as_ref()).map_or("mnist", String::as_str).to_owned();
-    let loaded = data::load_with(&spec, args.label.as_deref()).map_err(Failure::reading)?;
+    let reading = data::Reading { label: args.label.as_deref(), skip_damaged: args.skip_damaged };
+    let loaded = data::load_with(&spec, reading).map_err(Failure::reading)?;
     loaded.notes.iter().for_each(|line| say(line));
     let mut test = loaded.test;
     if test.is_empty() {

@@ -156,10 +156,8 @@ pub fn run(args: &Args) -> Outcome {
     }
     let mut record = Record::default();
     args.basis.apply(&mut record)?;
-    let (split, chosen) = rayon::join(
-        || data::load_with(&record.data, record.label.as_deref()),
-        || device::choose(&record.device),
-    );
+    let (split, chosen) =
+        rayon::join(|| data::load_with(&record.data, record.reading()), || device::choose(&record.device));
     let (split, chosen) = (split.map_err(Failure::reading)?, chosen?);
     split.notes.iter().for_each(|line| say(line));
     let changes = fit(&mut record, &split.train)?;

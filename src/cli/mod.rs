@@ -68,7 +68,7 @@ enum Command {
     /// Judge a trained network: loss, accuracy, figures of each class, confusion matrix
     #[command(after_help = AFTER_HELP)]
     Eval(eval::Args),
-    /// Classify pictures (PNG, JPEG, PNM), signals or texts
+    /// Classify pictures, signals or texts
     #[command(after_help = AFTER_HELP)]
     Predict(predict::Args),
     /// Read strings of digits out of pictures of any size, with boxes

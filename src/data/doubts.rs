@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use super::dataset::Dataset;
+use super::names::listed;
 use super::pixels::{NO_BYTES, hashed};
 use crate::error::Result;
 
@@ -47,15 +48,6 @@ impl Seen {
             seen.drawn.push(least < most);
         }
         Ok(seen)
-    }
-}
-
-/// Names in a row, the first few of many.
-fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.collect();
-    match names.len() {
-        0..=8 => names.join(", "),
-        many => format!("{} and {} more", names[..8].join(", "), many - 8),
     }
 }
 

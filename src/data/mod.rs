@@ -6,8 +6,8 @@
 //! [`picture`] brings a single one into the form of the data. Every reader is strict: what a file claims is checked
 //! before anything is allocated, and a message says what was found and what was expected.
 
-// Each uses only those before it in this order: input, pixels, dataset, classes, split, series, picture, formats, made,
-// detect, doubts.
+// Each uses only those before it in this order: input, names, pixels, dataset, classes, split, series, picture, formats,
+// made, detect, doubts.
 mod classes;
 mod dataset;
 mod detect;
@@ -15,6 +15,7 @@ mod doubts;
 mod formats;
 mod input;
 mod made;
+mod names;
 pub mod picture;
 mod pixels;
 pub mod series;
@@ -24,7 +25,7 @@ pub use classes::places;
 pub use dataset::{Dataset, Encoding};
 pub use detect::{NAMES, named};
 #[cfg(not(target_arch = "wasm32"))]
-pub use detect::{load, load_with};
+pub use detect::{Reading, load, load_with};
 pub use doubts::{Doubt, doubts};
 pub use formats::{cifar, folder, idx, npy, table, text};
 pub use made::{compose, languages, mnist, waves};

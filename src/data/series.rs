@@ -34,9 +34,14 @@ pub fn range(name: &str, train: &[f32]) -> Result<Encoding> {
 
 /// The byte of each number in the range `low` to `high`; what lies beyond takes the nearer end, a NaN byte 0.
 pub fn quantize(values: &[f32], low: f32, high: f32) -> Vec<u8> {
+    values.iter().map(|&value| level(value, low, high)).collect()
+}
+
+/// The byte of one number.
+pub(super) fn level(value: f32, low: f32, high: f32) -> u8 {
     // In f64 the width of any range of f32 is finite.
     let (low, width) = (f64::from(low), f64::from(high) - f64::from(low));
-    values.iter().map(|&value| ((f64::from(value) - low) / width * 255.0).round() as u8).collect()
+    ((f64::from(value) - low) / width * 255.0).round() as u8
 }
 
 /// The number that a byte stands for in the range `low` to `high`.

@@ -157,7 +157,6 @@ fn stratified(classes: &[usize], fraction: f64) -> Vec<usize> {
 
 /// Which of several, whose classes are given as numbers, go to the test part: of each class one in [`HELD_OUT`], those
 /// whose `key` (their file's name, their place in a file) has the least sum. Two of a class are enough for one to go.
-#[cfg(not(target_arch = "wasm32"))]
 pub(super) fn held_out(classes: &[usize], key: impl Fn(usize) -> Vec<u8>) -> Vec<bool> {
     let mut order: Vec<(usize, u64, usize)> =
         classes.iter().enumerate().map(|(i, &class)| (class, hash(&key(i)), i)).collect();
@@ -169,6 +168,26 @@ pub(super) fn held_out(classes: &[usize], key: impl Fn(usize) -> Vec<u8>) -> Vec
         class[..count].iter().for_each(|&(.., i)| held[i] = true);
     }
     held
+}
+
+/// The same of what stands in a file in this order.
+pub(super) fn drawn<T: Ord>(labels: &[T]) -> Vec<bool> {
+    let mut classes = std::collections::BTreeMap::new();
+    let number = |label| {
+        let next = classes.len();
+        *classes.entry(label).or_insert(next)
+    };
+    held_out(&labels.iter().map(number).collect::<Vec<_>>(), |i| i.to_string().into_bytes())
+}
+
+/// The places of those that are drawn, and of those that are not, as `[rest, drawn]`.
+pub(super) fn places_of(drawn: &[bool]) -> [Vec<usize>; 2] {
+    [false, true].map(|which| (0..drawn.len()).filter(|&i| drawn[i] == which).collect())
+}
+
+/// What a test part that was drawn is recorded as: what each is and its place.
+pub(super) fn recorded(what: &str, drawn: &[usize]) -> Option<Vec<String>> {
+    Some(drawn.iter().map(|i| format!("{what} {i}")).collect())
 }
 
 /// Whether one of several that belong to no class goes to the test part: one in [`HELD_OUT`].

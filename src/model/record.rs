@@ -39,6 +39,9 @@ pub struct Record {
     /// The label's column of a table, where that cannot be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Whether damaged pictures in folders are left out instead of refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skip_damaged: bool,
     /// The file of the first weights, if they are not drawn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
@@ -58,6 +61,7 @@ impl Default for Record {
             validation: None,
             per_class: None,
             label: None,
+            skip_damaged: false,
             init: None,
             training: Settings::default(),
             network: None,
@@ -84,6 +88,12 @@ impl Record {
         let text = String::from_utf8(crate::files::read(path)?)
             .map_err(|_| Error::Settings(format!("{file}: not text, expected settings as TOML")))?;
         Record::parse(&file, &text)
+    }
+
+    /// How its data is to be read.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn reading(&self) -> crate::data::Reading<'_> {
+        crate::data::Reading { label: self.label.as_deref(), skip_damaged: self.skip_damaged }
     }
 
     /// The text of `settings.toml`.

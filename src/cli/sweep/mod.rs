@@ -270,7 +270,7 @@ pub fn run(args: &Args) -> Outcome<u8> {
     };
     for (setting, record) in work {
         if !datasets.contains_key(&record.data) {
-            let split = data::load_with(&record.data, record.label.as_deref()).map_err(Failure::reading)?;
+            let split = data::load_with(&record.data, record.reading()).map_err(Failure::reading)?;
             split.notes.iter().for_each(|line| tell(line));
             datasets.insert(record.data.clone(), split);
         }

@@ -70,10 +70,8 @@ pub fn run(args: Args, start: Instant) -> Outcome<u8> {
     let held = saved.iter().find(|_| goes_on).map(|saved| Folder::open(&saved.dir)).transpose()?;
 
     // Drivers load while the data is unpacked.
-    let (split, chosen) = rayon::join(
-        || data::load_with(&record.data, record.label.as_deref()),
-        || device::choose(&record.device),
-    );
+    let (split, chosen) =
+        rayon::join(|| data::load_with(&record.data, record.reading()), || device::choose(&record.device));
     let split = split.map_err(Failure::reading)?;
     let notes = split.notes.clone();
     let contents = fingerprint(&[&split.train, &split.test])?;

@@ -5,5 +5,10 @@ pub mod cifar;
 pub mod folder;
 pub mod idx;
 pub mod npy;
+mod numbers;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod same;
 pub mod table;
 pub mod text;
+#[cfg(test)]
+mod written;

@@ -4,10 +4,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::classes::{Classes, label_classes};
+use crate::data::classes::{Classes, Label};
 use crate::data::dataset::Encoding;
 use crate::data::input::refuse;
 use crate::data::split::Split;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::data::{
+    input::list,
+    names::{Side, side},
+    split::{drawn, places_of, recorded},
+};
 use crate::error::{Error, Result};
 
 /// The most characters of an alphabet; of more, the most frequent are taken.
@@ -104,19 +110,17 @@ fn alphabet(texts: &[Line]) -> String {
 ///
 /// # Errors
 ///
-/// [`Error::Data`] when there are not 2 to 256 classes, the test part has one that is not in the training part,
-/// or a part takes more than 128 MiB.
+/// [`Error::Data`] when there are not 2 to 256 classes, or a part takes more than 128 MiB.
 pub fn texts(name: &str, files: [&str; 2], parts: [&[(String, String)]; 2]) -> Result<Split> {
     let labels = parts.map(|part| part.iter().map(|(class, _)| class.clone()).collect::<Vec<_>>());
-    let (names, labels) = label_classes([(files[0], &labels[0]), (files[1], &labels[1])])?;
-    let classes = Classes { count: names.len(), names: Some(names) };
+    let parts_of = [(files[0], &labels[0][..]), (files[1], &labels[1][..])];
+    let (classes, labels) = Classes::of(&parts_of, |label| Label::new(label))?;
     let alphabet = alphabet(parts[0]);
     let channels = channels(&alphabet);
     let longest = parts[0].iter().map(|(_, text)| folded(text).count()).max().unwrap_or(0);
     let shape = [channels.len(), 1, longest.clamp(1, MAX_LENGTH)];
     let pixels = shape[0] * shape[2];
-    let [a, b] = labels;
-    let make = |i: usize, labels: Vec<u8>| {
+    let make = |i: usize| {
         let bytes = pixels as u64 * parts[i].len() as u64;
         if bytes > MAX_BYTES {
             return Err(refuse(
@@ -133,11 +137,11 @@ pub fn texts(name: &str, files: [&str; 2], parts: [&[(String, String)]; 2]) -> R
         for ((_, text), image) in parts[i].iter().zip(images.chunks_exact_mut(pixels.max(1))) {
             write(text, &channels, shape[2], image);
         }
-        let mut data = classes.dataset(name, files[i], shape, images, labels)?;
+        let mut data = classes.dataset(name, shape, images, labels[i].clone())?;
         data.encoding = Encoding::Text { alphabet: alphabet.clone() };
         Ok::<_, Error>((files[i].to_owned(), data))
     };
-    Split::new(make(0, a)?, make(1, b)?)
+    Split::new(make(0)?, make(1)?)
 }
 
 /// A text that an image stands for, a space where no character is set.
@@ -150,7 +154,16 @@ pub fn decode(image: &[u8], alphabet: &str, length: usize) -> String {
     text.trim_end().to_owned()
 }
 
-/// Loads a folder with `train.txt` and `test.txt`, lines of a class, a tab and a text; see [`texts`].
+/// The file of texts of one part: `train.txt`, `Testing.txt`, …
+#[cfg(not(target_arch = "wasm32"))]
+pub(in crate::data) fn part(files: &[String], part: Side) -> Option<&String> {
+    let fits =
+        |file: &String| side(file.to_lowercase().strip_suffix(".txt")?).filter(|(side, _)| *side == part);
+    files.iter().filter_map(|file| Some((fits(file)?, file))).min().map(|(_, file)| file)
+}
+
+/// Loads a folder with `train.txt` and `test.txt`, lines of a class, a tab and a text; see [`texts`]. Where the second
+/// is missing, a part of the first is the test.
 ///
 /// # Errors
 ///
@@ -158,17 +171,29 @@ pub fn decode(image: &[u8], alphabet: &str, length: usize) -> String {
 /// cannot be read.
 #[cfg(not(target_arch = "wasm32"))]
 pub fn load(dir: &std::path::Path, name: &str) -> Result<Split> {
-    let read = |part: &str| {
-        let path = dir.join(part);
-        if !path.is_file() {
-            return Err(refuse(dir.to_string_lossy(), format!("no file {part} found, expected one")));
-        }
+    let files = list(dir)?;
+    let read = |file: &String| {
+        let path = dir.join(file);
         let file = path.to_string_lossy().into_owned();
         let lines = parse(&file, &crate::files::read(&path)?)?;
-        Ok((file, lines))
+        Ok::<_, Error>((file, lines))
     };
-    let (train, test) = (read("train.txt")?, read("test.txt")?);
-    texts(name, [&train.0, &test.0], [&train.1, &test.1])
+    let Some(train) = part(&files, Side::Train) else {
+        return Err(refuse(dir.to_string_lossy(), "no file train.txt found, expected one"));
+    };
+    let train = read(train)?;
+    if let Some(test) = part(&files, Side::Test) {
+        let test = read(test)?;
+        return texts(name, [&train.0, &test.0], [&train.1, &test.1]);
+    }
+    let labels: Vec<&String> = train.1.iter().map(|(class, _)| class).collect();
+    let places = places_of(&drawn(&labels));
+    let [rest, held] =
+        places.each_ref().map(|part| part.iter().map(|&i| train.1[i].clone()).collect::<Vec<_>>());
+    let mut split = texts(name, [&train.0, &train.0], [&rest, &held])?;
+    split.held_out = recorded("line", &places[1]);
+    split.notes.push(format!("there is no test.txt: a line in six of each class of {} is the test", train.0));
+    Ok(split)
 }
 
 #[cfg(test)]
@@ -223,11 +248,7 @@ mod tests {
         let of = |train: &[(&str, &str)], test: &[(&str, &str)]| {
             texts("t", ["f", "g"], [&lines(train), &lines(test)]).unwrap_err().to_string()
         };
-        assert_eq!(of(&[("a", "x")], &[]), "f: 1 label found, expected 2 to 256 different ones");
-        assert_eq!(
-            of(&[("a", "x"), ("b", "y")], &[("c", "x")]),
-            "g: the label c found, expected one of those in f"
-        );
+        assert_eq!(of(&[("a", "x")], &[]), "f: 1 class, a, found, expected 2 to 256");
         assert_eq!(of(&[("a", "x"), ("b", "y")], &[]), "g: no image found, expected one at least");
         let long = "abcdefghijklmnopqrstuvwxyz".repeat(20);
         let many: Vec<Line> = (0..20_200).map(|i| (["a", "b"][i % 2].to_owned(), long.clone())).collect();
@@ -240,10 +261,10 @@ mod tests {
     #[test]
     fn a_folder_of_texts_is_read() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("train.txt"), "10\tyes\n9\tno\n").unwrap();
+        std::fs::write(dir.path().join("Test.txt"), "9\tnoon\n").unwrap();
         let message = crate::data::load(dir.path().to_str().unwrap()).unwrap_err().to_string();
-        assert!(message.ends_with(": no file test.txt found, expected one"), "{message}");
-        std::fs::write(dir.path().join("test.txt"), "9\tnoon\n").unwrap();
+        assert!(message.contains(": texts: Test.txt found, train.txt missing; expected"), "{message}");
+        std::fs::write(dir.path().join("train.txt"), "10\tyes\n9\tno\n").unwrap();
         let Split { train, test, .. } = crate::data::load(dir.path().to_str().unwrap()).unwrap();
         // Numbers are in the order of their values.
         assert_eq!(
@@ -251,5 +272,12 @@ mod tests {
             (&["9".to_owned(), "10".to_owned()][..], &[0][..])
         );
         assert_eq!(decode(test.picture(0), "enosy", 3), "noo");
+        // Alone, a part of it is the test, of each class alike.
+        std::fs::remove_file(dir.path().join("Test.txt")).unwrap();
+        std::fs::write(dir.path().join("train.txt"), "10\tyes\n9\tno\n".repeat(12)).unwrap();
+        let split = crate::data::load(dir.path().to_str().unwrap()).unwrap();
+        assert_eq!((split.train.len(), split.test.label_counts()), (20, vec![2, 2]));
+        assert_eq!(split.held_out.unwrap().len(), 4);
+        assert!(split.notes[0].starts_with("there is no test.txt: a line in six of each class of "));
     }
 }

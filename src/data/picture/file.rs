@@ -2,13 +2,60 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageReader, Limits, RgbImage};
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, RgbImage};
 
 /// The widest and highest picture that is decoded, in pixels.
 pub(in crate::data) const MAX_SIDE: u32 = 16384;
 
 /// The most memory, in bytes, that decoding may take: 512 MiB.
 const MAX_ALLOCATION: u64 = 512 << 20;
+
+/// The kinds of files that are read.
+#[cfg(not(target_arch = "wasm32"))]
+pub(in crate::data) const KINDS: &str =
+    "PNG, JPEG, PNM, BMP, GIF, WebP, TIFF, TGA, QOI, ICO, DDS, HDR or farbfeld";
+
+/// The kinds of files that are read: a page leaves others to its browser.
+#[cfg(target_arch = "wasm32")]
+const KINDS: &str = "PNG, JPEG or PNM";
+
+/// The ends of names that these have.
+#[cfg(not(target_arch = "wasm32"))]
+pub(in crate::data) const EXTENSIONS: [&str; 23] = [
+    "png", "jpg", "jpeg", "jpe", "jfif", "pnm", "pbm", "pgm", "ppm", "pam", "bmp", "dib", "gif", "webp",
+    "tif", "tiff", "tga", "qoi", "ico", "cur", "dds", "hdr", "ff",
+];
+
+/// What a file is, by its first bytes.
+fn kind(bytes: &[u8]) -> Option<ImageFormat> {
+    image::guess_format(bytes).ok().or_else(|| is_tga(bytes).then_some(ImageFormat::Tga))
+}
+
+/// Whether a file is a picture, by its first bytes.
+#[cfg(not(target_arch = "wasm32"))]
+pub(in crate::data) fn is_picture(bytes: &[u8]) -> bool {
+    kind(bytes).is_some()
+}
+
+/// Whether a file may be a TGA, which has no mark of its own: its header is one that makes sense.
+fn is_tga(bytes: &[u8]) -> bool {
+    let Some(&[_, palette, kind, first_low, first_high, count_low, count_high, entry, ref rest @ ..]) =
+        bytes.first_chunk::<18>()
+    else {
+        return false;
+    };
+    let (size, [depth, flags]) = (&rest[4..8], [rest[8], rest[9]]);
+    let colours = match (palette, kind) {
+        (0, 2 | 3 | 10 | 11) => [first_low, first_high, count_low, count_high, entry] == [0; 5],
+        (1, 1 | 9) => [count_low, count_high] != [0; 2] && [15, 16, 24, 32].contains(&entry),
+        _ => false,
+    };
+    colours
+        && [8, 15, 16, 24, 32].contains(&depth)
+        && flags & 0xc0 == 0
+        && size[..2] != [0; 2]
+        && size[2..] != [0; 2]
+}
 
 /// Decodes a file, upright.
 pub(super) fn open(bytes: &[u8]) -> Result<DynamicImage, String> {
@@ -21,13 +68,10 @@ pub(super) fn open(bytes: &[u8]) -> Result<DynamicImage, String> {
         }
         other => format!("the picture cannot be decoded: {other}"),
     };
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    if reader.format().is_none() {
-        return Err(format!(
-            "{} bytes of an unknown kind found, expected a PNG, JPEG or PNM file",
-            bytes.len()
-        ));
-    }
+    let Some(kind) = kind(bytes) else {
+        return Err(format!("{} bytes of an unknown kind found, expected a {KINDS} file", bytes.len()));
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), kind);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);

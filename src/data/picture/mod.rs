@@ -17,6 +17,8 @@ mod whole;
 
 pub use digit::{prepare, prepare_grey};
 pub(super) use file::MAX_SIDE;
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) use file::{EXTENSIONS, KINDS, is_picture};
 pub(crate) use grey::ink_box;
 pub use grey::{Grey, INK, show};
 pub use line::{LINE_HEIGHT, Writing, prepare_line};

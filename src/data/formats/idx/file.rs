@@ -4,11 +4,12 @@
 use std::fs::File;
 use std::io::Read;
 #[cfg(not(target_arch = "wasm32"))]
+use std::io::Seek;
+#[cfg(not(target_arch = "wasm32"))]
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use crate::data::classes::Classes;
 use crate::data::dataset::{Dataset, planes};
 use crate::data::input::MAX_CONTENT;
 #[cfg(not(target_arch = "wasm32"))]
@@ -16,7 +17,7 @@ use crate::data::{input::refuse, pixels::Pixels};
 use crate::error::{Error, Result};
 
 /// The element type "unsigned byte", the only one that images and labels use.
-const UNSIGNED_BYTE: u32 = 0x08;
+const UNSIGNED_BYTE: u8 = 0x08;
 
 /// The first two bytes of a gzip stream.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -52,22 +53,59 @@ pub fn parse_planes(name: &str, bytes: &[u8]) -> Result<(usize, [usize; 3], Vec<
     })
 }
 
-/// Reads an IDX file of labels: one byte each.
+/// Reads an IDX file of labels: whole numbers of 0 to 255 of any type, one each, or rows of several, of which the
+/// first is the label (QMNIST's `idx2-int`).
 ///
 /// `name` is what errors call the file, `bytes` its content, gzipped or not.
 ///
 /// # Errors
 ///
-/// [`Error::Data`] when the magic is not `0x00000801`, the file holds no label, claims more than
-/// 2 GiB, the gzip stream is damaged, or there are fewer or more bytes than the header says.
+/// [`Error::Data`] when the magic is not `0x00000801` or that of other whole numbers or of rows of them, the file holds
+/// no label, claims more than 2 GiB, the gzip stream is damaged, a label is not 0 to 255, or there are fewer or more
+/// bytes than the header says.
 pub fn parse_labels(name: &str, bytes: &[u8]) -> Result<Vec<u8>> {
-    let ([_count], labels) = parse::<1>(name, bytes)?;
-    Ok(labels)
+    let (content, size, row) = match magic(bytes) {
+        Some([0, 0, kind @ (0x08 | 0x0b | 0x0c), 2]) => {
+            let ([_count, row], content) = parse_of::<2>(name, bytes, kind)?;
+            (content, bytes_of(kind), row)
+        }
+        Some([0, 0, kind @ (0x0b | 0x0c), 1]) => (parse_of::<1>(name, bytes, kind)?.1, bytes_of(kind), 1),
+        _ => return Ok(parse::<1>(name, bytes)?.1),
+    };
+    let label = |(i, element): (usize, &[u8])| {
+        // Big-endian, in as many bytes as it has: all but the last are 0.
+        let (low, high) = element[..size].split_last().unwrap_or((&0, &[]));
+        if high.iter().all(|&byte| byte == 0) {
+            return Ok(*low);
+        }
+        let message = format!("the label at index {i} is not one of 0 to 255, expected one");
+        Err(Error::Data { path: name.to_owned(), message })
+    };
+    content.chunks_exact(size * row).enumerate().map(label).collect()
+}
+
+/// Bytes of an element of a type of whole numbers.
+fn bytes_of(kind: u8) -> usize {
+    match kind {
+        0x0b => 2,
+        0x0c => 4,
+        _ => 1,
+    }
+}
+
+/// The first four bytes of a file's content.
+fn magic(bytes: &[u8]) -> Option<[u8; 4]> {
+    if !bytes.starts_with(&GZIP_MAGIC) {
+        return bytes.first_chunk().copied();
+    }
+    let mut magic = [0; 4];
+    GzDecoder::new(bytes).read_exact(&mut magic).ok()?;
+    Some(magic)
 }
 
 /// Whether a file's name says that it has four dimensions.
 fn has_planes(name: &str) -> bool {
-    name.contains("idx4-ubyte")
+    name.to_lowercase().rsplit(['/', '\\']).next().is_some_and(|name| name.contains("idx4"))
 }
 
 /// Parses an image file of three dimensions, or of four where its name says so: count, shape of each, pixels.
@@ -89,15 +127,21 @@ pub(super) fn images(name: &str, bytes: &[u8]) -> Result<(usize, [usize; 3], Vec
 pub(super) fn filed(path: &Path, most: u64) -> Result<Option<(usize, [usize; 3], Pixels)>> {
     let name = path.to_string_lossy();
     let mut file = File::open(path).map_err(Error::io(path))?;
-    if file.metadata().map_err(Error::io(path))?.len() <= most || name.ends_with(".gz") {
+    if file.metadata().map_err(Error::io(path))?.len() <= most {
+        return Ok(None);
+    }
+    let mut start = Vec::new();
+    (&mut file).take(2).read_to_end(&mut start).map_err(Error::io(path))?;
+    file.rewind().map_err(Error::io(path))?;
+    if start == GZIP_MAGIC {
         return Ok(None);
     }
     let wrong = |message: String| refuse(name.clone(), message);
     let (shape, [count, channels, height, width]) = if has_planes(&name) {
-        let [n, c, h, w] = header::<4>(&mut file, "cannot be read").map_err(wrong)?;
+        let [n, c, h, w] = header::<4>(&mut file, UNSIGNED_BYTE, "cannot be read").map_err(wrong)?;
         (4, [n, c, h, w])
     } else {
-        let [n, h, w] = header::<3>(&mut file, "cannot be read").map_err(wrong)?;
+        let [n, h, w] = header::<3>(&mut file, UNSIGNED_BYTE, "cannot be read").map_err(wrong)?;
         (3, [n, 1, h, w])
     };
     if shape == 4 && width == 3 {
@@ -137,33 +181,43 @@ pub(super) fn labels(files: [&str; 2], bytes: &[u8], count: usize) -> Result<Vec
 pub fn dataset(name: &str, files: [&str; 2], bytes: [&[u8]; 2], classes: usize) -> Result<Dataset> {
     let (count, shape, images) = images(files[0], bytes[0])?;
     let labels = labels(files, bytes[1], count)?;
-    Classes { count: classes, names: None }.dataset(name, files[1], shape, images, labels)
+    // Checked here as well as in `Dataset::new`, so that the message names the label file.
+    if let Some(label) = labels.iter().find(|&&label| usize::from(label) >= classes) {
+        let message = format!("the label {label} found, expected less than {classes}, the number of classes");
+        return Err(Error::Data { path: files[1].to_owned(), message });
+    }
+    Dataset::segmented(name, shape, classes, images, [1, 1], labels)
 }
 
-/// Reads sizes and content of a file with `D` dimensions.
+/// Reads sizes and content of a file of bytes with `D` dimensions.
 fn parse<const D: usize>(name: &str, bytes: &[u8]) -> Result<([usize; D], Vec<u8>)> {
+    parse_of(name, bytes, UNSIGNED_BYTE)
+}
+
+/// The same of elements of any `kind`, whose content is the bytes as they are.
+fn parse_of<const D: usize>(name: &str, bytes: &[u8], kind: u8) -> Result<([usize; D], Vec<u8>)> {
     let content = if bytes.starts_with(&GZIP_MAGIC) {
         let mut unzipped = GzDecoder::new(bytes);
-        let content = read::<D>(&mut unzipped, "the gzip stream is damaged or cut short");
+        let content = read::<D>(&mut unzipped, kind, "the gzip stream is damaged or cut short");
         // Only a stream read to its end has had its checksum compared and its trailer consumed.
         content.and_then(|content| match unzipped.into_inner().len() {
             0 => Ok(content),
             rest => Err(format!("{rest} bytes found after the gzip stream, expected none")),
         })
     } else {
-        read::<D>(&mut &*bytes, "cannot be read")
+        read::<D>(&mut &*bytes, kind, "cannot be read")
     };
     content.map_err(|message| Error::Data { path: name.to_owned(), message })
 }
 
 /// Reads the sizes at a stream's beginning, none of which is zero; `damage` says what a failure to read means.
-fn header<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<[usize; D], String> {
+fn header<const D: usize>(stream: &mut impl Read, kind: u8, damage: &str) -> Result<[usize; D], String> {
     let header_len = 4 + 4 * D;
     let mut header = Vec::with_capacity(header_len);
     stream.by_ref().take(header_len as u64).read_to_end(&mut header).map_err(|e| format!("{damage}: {e}"))?;
 
     // The magic goes before the length, so that a wrong file is called wrong rather than short.
-    let expected_magic = UNSIGNED_BYTE << 8 | D as u32;
+    let expected_magic = u32::from(kind) << 8 | D as u32;
     let mut words = header.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     let magic = words.next();
     if let Some(magic) = magic
@@ -190,9 +244,13 @@ fn header<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<[usize
 }
 
 /// Reads a whole stream; `damage` says what a failure to read means.
-fn read<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<([usize; D], Vec<u8>), String> {
-    let sizes = header::<D>(stream, damage)?;
-    let expected = sizes.iter().try_fold(1u64, |all, &size| all.checked_mul(size as u64));
+fn read<const D: usize>(
+    stream: &mut impl Read,
+    kind: u8,
+    damage: &str,
+) -> Result<([usize; D], Vec<u8>), String> {
+    let sizes = header::<D>(stream, kind, damage)?;
+    let expected = sizes.iter().try_fold(bytes_of(kind) as u64, |all, &size| all.checked_mul(size as u64));
     let expected = expected.filter(|&e| e <= MAX_CONTENT).ok_or_else(|| {
         format!("the sizes {sizes:?} found, expected them to come to at most {MAX_CONTENT} bytes")
     })?;
@@ -228,8 +286,8 @@ fn read<const D: usize>(stream: &mut impl Read, damage: &str) -> Result<([usize;
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::written::{gzip, idx};
     use super::*;
+    use crate::data::formats::written::{gzip, idx};
 
     /// The message for an image file, which has to begin with the file's name.
     fn refused(bytes: &[u8]) -> String {

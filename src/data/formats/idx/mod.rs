@@ -7,32 +7,11 @@
 mod file;
 #[cfg(not(target_arch = "wasm32"))]
 mod set;
+#[cfg(all(test, not(target_arch = "wasm32")))]
+mod tests;
 
 pub use file::{dataset, parse_images, parse_labels, parse_planes};
 #[cfg(not(target_arch = "wasm32"))]
 pub use set::load;
 #[cfg(not(target_arch = "wasm32"))]
-pub(in crate::data) use set::prefixes;
-
-/// What the tests write files with.
-#[cfg(test)]
-mod written {
-    use std::io::Write;
-
-    use flate2::{Compression, write::GzEncoder};
-
-    pub fn idx(magic: u32, sizes: &[u32], content: &[u8]) -> Vec<u8> {
-        let mut bytes = magic.to_be_bytes().to_vec();
-        for size in sizes {
-            bytes.extend(size.to_be_bytes());
-        }
-        bytes.extend(content);
-        bytes
-    }
-
-    pub fn gzip(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-}
+pub(in crate::data) use set::{key, set_of, sets};

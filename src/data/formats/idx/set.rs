@@ -1,133 +1,258 @@
 //! A folder of IDX files: the set of four that belong together, EMNIST's mapping of labels to characters.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::file;
-use crate::data::classes::Classes;
-use crate::data::dataset::transposed;
-use crate::data::input::{MAX_CONTENT, read_lines, refuse};
+use crate::data::classes::{Classes, Label};
+use crate::data::dataset::{Dataset, transposed};
+use crate::data::input::{MAX_CONTENT, list, read_lines, refuse};
+use crate::data::names::{Side, is_left_behind, listed, side, words};
 use crate::data::pixels::Pixels;
-use crate::data::split::Split;
-use crate::error::{Error, Result};
+use crate::data::split::{Split, drawn, places_of, recorded};
+use crate::error::Result;
 
-/// What the sets of IDX files among `files` begin with: nothing for MNIST, `emnist-letters-`; sorted.
-pub(in crate::data) fn prefixes(files: &[String]) -> Vec<String> {
-    let mut found: Vec<String> = files
-        .iter()
-        .filter_map(|file| {
-            let stem = file.strip_suffix(".gz").unwrap_or(file).strip_suffix("-ubyte")?;
-            // The labels count, too, so that a set without its images is told what it lacks.
-            ["train-images", "train-labels"].iter().find_map(|part| {
-                let (prefix, end) = stem.split_once(part)?;
-                ["-idx1", ".idx1", "-idx3", ".idx3", "-idx4", ".idx4"]
-                    .contains(&end)
-                    .then(|| prefix.to_owned())
-            })
-        })
-        .collect();
-    found.sort();
-    found.dedup();
-    found
+/// What may follow the name of an IDX file: its type, the packing, and what programs add to the name of a copy.
+const ENDS: [&str; 11] =
+    ["ubyte", "int", "gz", "gzip", "idx", "bin", "dat", "copy", "kopie", "copie", "copia"];
+
+/// What an IDX file is, by its name.
+struct Role {
+    key: Vec<String>,
+    side: Side,
+    /// 0 for pictures, 1 for labels.
+    kind: usize,
+    /// How many words a copy's name has more, how many follow in all, and how early its part's word is: of several the
+    /// least is read.
+    order: [usize; 3],
+}
+
+/// `train-images-idx3-ubyte`, with anything before it, any signs between the words, and [`ENDS`] or numbers behind.
+fn role(name: &str) -> Option<Role> {
+    let words = words(name);
+    let at = words.iter().position(|word| ["idx1", "idx2", "idx3", "idx4"].contains(&word.as_str()))?;
+    let more = &words[at + 1..];
+    let known =
+        |word: &String| ENDS.contains(&word.as_str()) || word.bytes().all(|byte| byte.is_ascii_digit());
+    if !more.iter().all(known) {
+        return None;
+    }
+    let (mut key, mut part, mut kind) = (Vec::new(), None, None);
+    for word in words[..at].iter().rev() {
+        let what = match word.as_str() {
+            "images" | "image" | "imgs" | "x" => Some(0),
+            "labels" | "label" | "y" => Some(1),
+            _ => None,
+        };
+        match (side(word), what) {
+            (Some(side), _) if part.is_none() => part = Some(side),
+            (_, Some(what)) if kind.is_none() => kind = Some(what),
+            _ => key.insert(0, word.clone()),
+        }
+    }
+    let (side, early) = part?;
+    let copied = more.iter().filter(|word| !["ubyte", "int", "gz"].contains(&word.as_str())).count();
+    let kind = kind.unwrap_or(usize::from(matches!(words[at].as_str(), "idx1" | "idx2")));
+    Some(Role { key, side, kind, order: [copied, more.len(), early] })
+}
+
+/// The files of one set, as paths from the folder: pictures and labels to learn from, pictures and labels for the test.
+struct Found {
+    /// What its names begin with, in words that `-` joins: nothing for MNIST, `emnist-letters`.
+    key: String,
+    files: [Option<PathBuf>; 4],
+}
+
+impl Found {
+    /// The names of its files, and what it lacks; nothing where it is whole. The test part may be missing as a whole.
+    fn lacks(&self) -> Option<String> {
+        let has = self.files.each_ref().map(Option::is_some);
+        let part = if has[2] || has[3] { "t10k" } else { "test" };
+        let missing = match has {
+            [true, true, a, b] if a == b => return None,
+            [false, ..] => "train-images",
+            [_, false, ..] => "train-labels",
+            [.., false, _] => &format!("{part}-images"),
+            _ => &format!("{part}-labels"),
+        };
+        let names: Vec<_> = self.files.iter().flatten().map(|path| path.to_string_lossy()).collect();
+        let found = listed(names.iter().map(AsRef::as_ref));
+        let key = if self.key.is_empty() { String::new() } else { format!("{}-", self.key) };
+        Some(format!("{found} found, {key}{missing} missing"))
+    }
+}
+
+/// A file that may be one of a set, and its order: of several the least is read.
+type Candidate = Option<((bool, [usize; 3]), PathBuf)>;
+
+/// The sets of IDX files in a folder that holds `files`.
+fn all(dir: &Path, files: &[String]) -> Result<Vec<Found>> {
+    let mut sets: BTreeMap<Vec<String>, [Candidate; 4]> = BTreeMap::new();
+    for name in files.iter().filter(|name| !is_left_behind(name, false)) {
+        let Some(Role { key, side, kind, order }) = role(name) else { continue };
+        let mut path = PathBuf::from(name);
+        let is_folder = dir.join(name).is_dir();
+        if is_folder {
+            // What unpacks a file may put it into a folder of its name.
+            let mut inside = list(&dir.join(name))?;
+            inside.retain(|file| !is_left_behind(file, false) && dir.join(name).join(file).is_file());
+            let [file] = &inside[..] else { continue };
+            path.push(file);
+        }
+        let found = ((is_folder, order), path);
+        let slot = &mut sets.entry(key).or_default()[usize::from(side == Side::Test) * 2 + kind];
+        if slot.as_ref().is_none_or(|before| found < *before) {
+            *slot = Some(found);
+        }
+    }
+    let of = |(key, files): (Vec<String>, [Option<(_, PathBuf)>; 4])| Found {
+        key: key.join("-"),
+        files: files.map(|file| file.map(|(_, path)| path)),
+    };
+    Ok(sets.into_iter().map(of).collect())
+}
+
+/// What the whole sets of IDX files in a folder begin with, and what the others lack.
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::Error::Io) when a folder cannot be read.
+pub(in crate::data) fn sets(dir: &Path, files: &[String]) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut whole, mut lacking) = (Vec::new(), Vec::new());
+    for set in all(dir, files)? {
+        match set.lacks() {
+            None => whole.push(set.key),
+            Some(lacks) => lacking.push(lacks),
+        }
+    }
+    Ok((whole, lacking))
+}
+
+/// What the set of a file begins with, as [`sets`] gives it, if it is called like an IDX file.
+pub(in crate::data) fn set_of(file: &str) -> Option<String> {
+    role(file).map(|role| role.key.join("-"))
+}
+
+/// What a name of a set is among those that [`sets`] gives.
+pub(in crate::data) fn key(name: &str) -> String {
+    words(name).join("-")
 }
 
 /// Loads the IDX files of a folder whose names begin with `prefix`, which may be nothing.
 ///
-/// Behind it come `train-images`, `train-labels`, and `t10k-images` and `t10k-labels` or `test-images` and
-/// `test-labels`; then `-` or `.`; then `idx3-ubyte` (grey), `idx4-ubyte` (colour) or `idx1-ubyte` (labels); then
-/// nothing or `.gz`. Where several fit, the unzipped one with `-` is read.
+/// Behind it come `train-images`, `train-labels`, and `t10k-images` and `t10k-labels`, with `test`, `val` or the like
+/// in place of `t10k`; then `idx3-ubyte` (grey), `idx4-ubyte` (colour), `idx1-ubyte` (labels) or `idx2-int` (QMNIST's
+/// rows of numbers, of which the first is the label). Case, the signs between the words, a `.gz`, and what browsers and
+/// unzippers add to a name do not count, and whether a file is gzipped is told by its content; a folder with nothing
+/// but the file stands for it. Of several the one with the shortest name is read. Without a test part, an image in
+/// [`HELD_OUT`](crate::data::HELD_OUT) of each class is it.
 ///
-/// The number of classes is the greatest training label plus one, at least 2, unless `classes.txt` names them. A
-/// file `PREFIXmapping.txt` of EMNIST (a line for each label: the label, then the codes of the characters it
-/// stands for) makes its labels the classes, in their order, and the characters their names. The pictures of a
-/// set whose name begins with `emnist-` are stored with rows and columns exchanged, and are turned upright.
+/// The classes are the labels that occur. A file `PREFIXmapping.txt` of EMNIST (a line for each label: the label, then
+/// the codes of the characters it stands for) gives their names, and `classes.txt` goes before it. The pictures of a
+/// set whose name, or whose data's, begins with `emnist` are stored with rows and columns exchanged, and are turned
+/// upright.
 ///
 /// The pixels of a file that is not gzipped and has more than 2 GiB stay there: see [`Pixels`].
 ///
 /// # Errors
 ///
-/// [`Error::Data`] when a file is missing or malformed or the files do not fit each other; [`Error::Io`] when one
-/// cannot be read.
+/// [`Error::Data`](crate::Error::Data) when a file is missing or malformed or the files do not fit each other;
+/// [`Error::Io`](crate::Error::Io) when one cannot be read.
 pub fn load(dir: &Path, prefix: &str, name: &str) -> Result<Split> {
     load_below(dir, prefix, name, MAX_CONTENT)
 }
 
-/// The same, where image files of more than `most` bytes stay where they are.
-fn load_below(dir: &Path, prefix: &str, name: &str, most: u64) -> Result<Split> {
-    let read = |parts: &[&str]| {
-        let stems =
-            |what: &str| parts.iter().map(|part| format!("{prefix}{part}-{what}")).collect::<Vec<_>>();
-        let images = find(dir, &stems("images"), &[3, 4])?;
-        let labels = find(dir, &stems("labels"), &[1])?;
-        let files = [images.to_string_lossy(), labels.to_string_lossy()];
-        let turned = prefix.starts_with("emnist-");
-        let (count, shape, pixels) = match file::filed(&images, most)? {
-            Some(_) if turned => {
-                let message = format!("more than {most} bytes found, expected at most as many, to be turned");
-                return Err(refuse(files[0].as_ref(), message));
-            }
-            Some(filed) => filed,
-            None => {
-                let (count, [channels, height, width], pixels) =
-                    file::images(&files[0], &crate::files::read(&images)?)?;
-                if turned {
-                    let pixels = transposed(&pixels, [channels, height, width]);
-                    (count, [channels, width, height], pixels.into())
-                } else {
-                    (count, [channels, height, width], Pixels::Held(pixels))
-                }
-            }
-        };
-        let labels = file::labels([&files[0], &files[1]], &crate::files::read(&labels)?, count)?;
-        Ok((files.map(std::borrow::Cow::into_owned), shape, pixels, labels))
-    };
-    let mut parts = [read(&["train"])?, read(&["t10k", "test"])?];
-    let path = dir.join(format!("{prefix}mapping.txt"));
-    let found = match mapping(&path)? {
-        None => Classes::by_labels(&parts[0].3),
-        Some((classes, names)) => {
-            for ([_, file], _, _, labels) in &mut parts {
-                for label in labels.iter_mut() {
-                    *label = classes[usize::from(*label)].ok_or_else(|| {
-                        refuse(
-                            file.as_str(),
-                            format!("the label {label} found, expected one of {}", path.display()),
-                        )
-                    })?;
-                }
-            }
-            Classes::named(&path.to_string_lossy(), names)?
-        }
-    };
-    let classes = found.named_in(dir)?;
-    let [train, test] = parts.map(|([images, file], shape, pixels, labels)| {
-        Ok::<_, Error>((images, classes.dataset(name, &file, shape, pixels, labels)?))
-    });
-    Split::new(train?, test?)
+/// One part: what its files are called, the shape of a picture, the pixels and the labels.
+struct Part {
+    files: [String; 2],
+    shape: [usize; 3],
+    pixels: Pixels,
+    labels: Vec<u8>,
 }
 
-/// Finds a file under any of its accepted names.
-fn find(dir: &Path, stems: &[String], dimensions: &[u8]) -> Result<PathBuf> {
-    let mut names = Vec::new();
-    for stem in stems {
-        for dimensions in dimensions {
-            for (mark, end) in [("-", ""), (".", ""), ("-", ".gz"), (".", ".gz")] {
-                names.push(format!("{stem}{mark}idx{dimensions}-ubyte{end}"));
-            }
+/// The same, where image files of more than `most` bytes stay where they are.
+pub(super) fn load_below(dir: &Path, prefix: &str, name: &str, most: u64) -> Result<Split> {
+    let files = list(dir)?;
+    let wanted = key(prefix);
+    let refused = |message: String| refuse(dir.to_string_lossy(), message);
+    let Some(set) = all(dir, &files)?.into_iter().find(|set| set.key == wanted) else {
+        return Err(refused(format!("no IDX files {prefix}train-images-idx3-ubyte, … found, expected some")));
+    };
+    if let Some(lacks) = set.lacks() {
+        return Err(refused(lacks));
+    }
+    let turned = wanted.starts_with("emnist") || name.to_lowercase().starts_with("emnist");
+    let mut notes = Vec::new();
+    let mut parts = Vec::new();
+    for pair in set.files.chunks_exact(2) {
+        if let [Some(images), Some(labels)] = pair {
+            parts.push(read([dir.join(images), dir.join(labels)], turned, most)?);
         }
     }
-    names.iter().map(|name| dir.join(name)).find(|path| path.is_file()).ok_or_else(|| {
-        refuse(dir.to_string_lossy(), format!("no file found under any of the names {}", names.join(", ")))
-    })
+    let labels: Vec<(&str, &[u8])> =
+        parts.iter().map(|part| (part.files[1].as_str(), &part.labels[..])).collect();
+    let (mut classes, numbers) = Classes::of(&labels, |&label| Label::Number(f64::from(label)))?;
+    let mapped = if wanted.is_empty() { "mapping-txt".into() } else { format!("{wanted}-mapping-txt") };
+    if let Some(file) = files.iter().find(|file| key(file) == mapped) {
+        let path = dir.join(file);
+        classes = classes.translated(&path.to_string_lossy(), &mapping(&path)?)?;
+    }
+    let classes = classes.named_in(dir)?;
+    if turned {
+        notes.push("pictures of EMNIST are turned upright".to_owned());
+    }
+    let mut made = Vec::new();
+    for (part, numbers) in parts.into_iter().zip(numbers) {
+        let [images, _] = part.files;
+        made.push((images, classes.dataset(name, part.shape, part.pixels, numbers)?));
+    }
+    let split = match (made.pop(), made.pop()) {
+        (Some(test), Some(train)) => Split::new(train, test)?,
+        (Some((file, all)), None) => {
+            notes.push(format!(
+                "there is no t10k-images: an image in six of each class of {file} is the test"
+            ));
+            divided(file, &all)?
+        }
+        _ => return Err(refused("no images found, expected some".to_owned())),
+    };
+    Ok(Split { notes, ..split })
 }
 
-/// The class of each label and the names of the classes.
-type Mapping = ([Option<u8>; 256], Vec<String>);
+/// Draws the test part.
+fn divided(file: String, all: &Dataset) -> Result<Split> {
+    let [rest, held] = places_of(&drawn(&all.labels));
+    let split = Split::new((file.clone(), all.pick(&rest)), (file, all.pick(&held)))?;
+    Ok(Split { held_out: recorded("image", &held), ..split })
+}
 
-/// Reads EMNIST's mapping of labels to characters, if it is there.
-fn mapping(path: &Path) -> Result<Option<Mapping>> {
-    let Some(lines) = read_lines(path)? else { return Ok(None) };
-    let mut names = std::collections::BTreeMap::new();
-    for (i, line) in lines.iter().enumerate() {
+/// Reads the pictures and the labels of a part; those that are `turned` are put upright.
+fn read([images, labels]: [PathBuf; 2], turned: bool, most: u64) -> Result<Part> {
+    let files = [&images, &labels].map(|path| path.to_string_lossy().into_owned());
+    let (count, shape, pixels) = match file::filed(&images, most)? {
+        Some(_) if turned => {
+            let message = format!("more than {most} bytes found, expected at most as many, to be turned");
+            return Err(refuse(files[0].as_str(), message));
+        }
+        Some(filed) => filed,
+        None => {
+            let (count, shape, pixels) = file::images(&files[0], &crate::files::read(&images)?)?;
+            match shape {
+                [channels, height, width] if turned => {
+                    (count, [channels, width, height], transposed(&pixels, shape).into())
+                }
+                _ => (count, shape, Pixels::Held(pixels)),
+            }
+        }
+    };
+    let labels = file::labels([&files[0], &files[1]], &crate::files::read(&labels)?, count)?;
+    Ok(Part { files, shape, pixels, labels })
+}
+
+/// Reads EMNIST's mapping of labels to the characters that they stand for.
+fn mapping(path: &Path) -> Result<BTreeMap<u8, String>> {
+    let mut names = BTreeMap::new();
+    for (i, line) in read_lines(path)?.iter().flatten().enumerate() {
         let wrong = |what: &str| {
             refuse(path.to_string_lossy(), format!("{line:?} found in line {}, expected {what}", i + 1))
         };
@@ -144,173 +269,5 @@ fn mapping(path: &Path) -> Result<Option<Mapping>> {
             return Err(wrong("each label once"));
         }
     }
-    let mut classes = [None; 256];
-    for (class, label) in (0..=255).zip(names.keys()) {
-        classes[usize::from(*label)] = Some(class);
-    }
-    Ok(Some((classes, names.into_values().collect())))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::written::{gzip, idx};
-    use super::*;
-
-    type Files<'a> = &'a [(&'a str, Vec<u8>)];
-
-    fn folder(files: Files) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, content) in files {
-            let content = if name.ends_with(".gz") { gzip(content) } else { content.clone() };
-            std::fs::write(dir.path().join(name), content).unwrap();
-        }
-        dir
-    }
-
-    fn load(dir: &tempfile::TempDir, end: &str) -> Result<Split, String> {
-        let path = dir.path().to_str().unwrap();
-        crate::data::load(&format!("{path}{end}"))
-            .map_err(|error| error.to_string().replace(path, "DIR").replace('\\', "/"))
-    }
-
-    fn emnist(mapping: &str) -> tempfile::TempDir {
-        let pixels: Vec<u8> = (1..=12).collect();
-        folder(&[
-            ("emnist-letters-train-images-idx3-ubyte.gz", idx(0x803, &[2, 2, 3], &pixels)),
-            ("emnist-letters-train-labels-idx1-ubyte.gz", idx(0x801, &[2], &[26, 1])),
-            ("emnist-letters-test-images-idx3-ubyte.gz", idx(0x803, &[1, 2, 3], &pixels[..6])),
-            ("emnist-letters-test-labels-idx1-ubyte.gz", idx(0x801, &[1], &[2])),
-            ("emnist-letters-mapping.txt", mapping.as_bytes().to_vec()),
-        ])
-    }
-
-    fn letters() -> String {
-        (1..=26).map(|i| format!("{i} {} {}\n", 64 + i, 96 + i)).collect()
-    }
-
-    #[test]
-    fn emnist_is_turned_and_its_letters_are_named() {
-        let dir = emnist(&letters());
-        let Split { train, test, .. } = load(&dir, "").unwrap();
-        assert_eq!((train.height, train.width, train.classes), (3, 2, 26));
-        assert_eq!(train.picture(0), [1, 4, 2, 5, 3, 6]);
-        assert_eq!((&train.labels[..], &test.labels[..]), (&[25, 0][..], &[1][..]));
-        assert_eq!((train.class_names[0].as_str(), train.class_names[25].as_str()), ("Aa", "Zz"));
-        assert_eq!(load(&dir, "/emnist-letters").unwrap().train.name, "emnist-letters");
-        // Without the mapping labels are what they are.
-        std::fs::remove_file(dir.path().join("emnist-letters-mapping.txt")).unwrap();
-        let train = load(&dir, "").unwrap().train;
-        assert_eq!((train.classes, train.labels), (27, vec![26, 1]));
-    }
-
-    #[test]
-    fn malformed_mappings_are_refused() {
-        let with = |mapping: &str| load(&emnist(mapping), "").unwrap_err();
-        let file = "DIR/emnist-letters-mapping.txt";
-        assert_eq!(
-            with("1 65\nx 66\n"),
-            format!("{file}: \"x 66\" found in line 2, expected a label of 0 to 255")
-        );
-        assert_eq!(
-            with("1 65\n256 66\n"),
-            format!("{file}: \"256 66\" found in line 2, expected a label of 0 to 255")
-        );
-        let codes = "expected codes of characters behind the label";
-        for line in ["1", "1 0", "1 55296", "1 a"] {
-            assert_eq!(with(line), format!("{file}: {line:?} found in line 1, {codes}"));
-        }
-        assert_eq!(
-            with("1 65\n1 66\n"),
-            format!("{file}: \"1 66\" found in line 2, expected each label once")
-        );
-        assert_eq!(
-            with("1 65\n"),
-            format!(
-                "DIR/emnist-letters-train-labels-idx1-ubyte.gz: the label 26 found, expected one of {file}"
-            )
-        );
-        let many: String = (3..30).map(|i| format!("{i} {}\n", 64 + i)).collect();
-        assert_eq!(
-            with(&many),
-            format!(
-                "DIR/emnist-letters-train-labels-idx1-ubyte.gz: the label 1 found, expected one of {file}"
-            )
-        );
-    }
-
-    #[test]
-    fn what_is_too_large_for_memory_stays_in_its_file() {
-        let pixels: Vec<u8> = (0..60).collect();
-        let set = |name: &str, magic: u32, sizes: &[u32]| {
-            let dir = folder(&[
-                (&format!("train-images-{name}"), idx(magic, sizes, &pixels)),
-                ("train-labels-idx1-ubyte", idx(0x801, &[sizes[0]], &vec![1; sizes[0] as usize])),
-                (&format!("t10k-images-{name}"), idx(magic, sizes, &pixels)),
-                ("t10k-labels-idx1-ubyte", idx(0x801, &[sizes[0]], &vec![0; sizes[0] as usize])),
-            ]);
-            let told = |most| {
-                load_below(dir.path(), "", "made", most).map_err(|error| {
-                    error.to_string().replace(&dir.path().to_string_lossy()[..], "DIR").replace('\\', "/")
-                })
-            };
-            (told(60), told(1000))
-        };
-        for (name, magic, sizes) in
-            [("idx3-ubyte", 0x803, &[10, 2, 3][..]), ("idx4-ubyte", 0x804, &[5, 3, 2, 2])]
-        {
-            let (filed, held) = set(name, magic, sizes);
-            let (filed, held) = (filed.unwrap(), held.unwrap());
-            assert!(filed.train.images.is_filed() && !held.train.images.is_filed());
-            for (a, b) in [(&filed.train, &held.train), (&filed.test, &held.test)] {
-                assert_eq!(a.images.to_vec(), b.images.to_vec());
-                assert_eq!(
-                    (a.channels, a.height, a.width, &a.labels),
-                    (b.channels, b.height, b.width, &b.labels)
-                );
-            }
-            // Parts of it are, too.
-            let [(first, last, drawn), (as_first, as_last, as_drawn)] =
-                [&filed, &held].map(|one| one.train.hold_out(0.4, 1));
-            assert_eq!(
-                (first.images.to_vec(), last.images.to_vec(), drawn),
-                (as_first.images.to_vec(), as_last.images.to_vec(), as_drawn)
-            );
-            assert!(last.images.is_filed());
-            assert_eq!(filed.train.per_class(1).images.to_vec(), held.train.per_class(1).images.to_vec());
-        }
-        let refused = |name, magic, sizes: &[u32]| set(name, magic, sizes).0.unwrap_err();
-        assert!(refused("idx4-ubyte", 0x804, &[5, 2, 2, 3]).contains("expected N, C, H, W"));
-        assert_eq!(
-            refused("idx3-ubyte", 0x803, &[11, 2, 3]),
-            "DIR/train-images-idx3-ubyte: 76 bytes found, expected 82 for its sizes"
-        );
-        assert!(refused("idx3-ubyte", 0x804, &[10, 2, 3]).contains("expected 0x00000803"));
-    }
-
-    #[test]
-    fn one_of_several_sets_is_named() {
-        let dir = emnist(&letters());
-        for (name, content) in [
-            ("qmnist-train-images-idx4-ubyte", idx(0x804, &[1, 1, 2, 3], &[1, 2, 3, 4, 5, 6])),
-            ("qmnist-train-labels.idx1-ubyte", idx(0x801, &[1], &[0])),
-            ("qmnist-t10k-images-idx4-ubyte", idx(0x804, &[1, 3, 1, 2], &[1, 3, 5, 2, 4, 6])),
-            ("qmnist-t10k-labels-idx1-ubyte", idx(0x801, &[1], &[1])),
-        ] {
-            std::fs::write(dir.path().join(name), content).unwrap();
-        }
-        assert_eq!(
-            load(&dir, "").unwrap_err(),
-            "DIR: several sets of IDX files found: emnist-letters, qmnist; name one, as in DIR/qmnist"
-        );
-        let Split { train, test, .. } = load(&dir, "/qmnist").unwrap();
-        assert_eq!((train.channels, train.height, train.width, train.classes), (3, 1, 2, 2));
-        assert_eq!(
-            (train.images.to_vec(), test.images.to_vec()),
-            (vec![1, 4, 2, 5, 3, 6], vec![1, 3, 5, 2, 4, 6])
-        );
-        assert!(load(&dir, "/other").unwrap_err().contains("no such data"));
-        std::fs::write(dir.path().join("classes.txt"), "no\nyes\nperhaps\n").unwrap();
-        let train = load(&dir, "/qmnist").unwrap().train;
-        assert_eq!((train.classes, train.class_names[2].as_str()), (3, "perhaps"));
-    }
+    Ok(names)
 }

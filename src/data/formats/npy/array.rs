@@ -1,17 +1,26 @@
-//! One `.npy` file: a magic, a header that is a Python dictionary of type, order and shape, and the elements.
+//! One `.npy` file: a magic, a header and the elements.
 
+use super::header::Header;
+use crate::data::classes::Label;
+use crate::data::formats::numbers::{is_byte, square};
 use crate::data::input::{MAX_CONTENT, refuse};
 use crate::error::{Error, Result};
 
 /// What an element is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
+    /// A byte that is 0 or 1.
+    Truth,
     Signed,
     Unsigned,
     Float,
+    /// A text of bytes.
+    Bytes,
+    /// A text of characters of four bytes each.
+    Characters,
 }
 
-/// An array of numbers.
+/// An array of numbers or texts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Array {
     /// What errors call it.
@@ -19,10 +28,33 @@ pub struct Array {
     /// Its sizes, row-major.
     pub shape: Vec<usize>,
     pub(super) kind: Kind,
-    /// Bytes of an element: 1, 2, 4 or 8.
+    /// Bytes of an element; 1, 2, 4 or 8 of a number.
     pub(super) size: usize,
     big_endian: bool,
     bytes: Vec<u8>,
+}
+
+/// What numbers are to become.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum What {
+    /// Pixels, black to white.
+    Pixels,
+    /// Signals of real numbers.
+    Signal,
+    /// Signals of bytes, which stay as they are.
+    Bytes,
+}
+
+/// What the images of an array are.
+pub(super) struct Images {
+    pub(super) count: usize,
+    /// `[C, H, W]` of one.
+    pub(super) shape: [usize; 3],
+    /// Whether the colours of a pixel lie together.
+    pub(super) together: bool,
+    pub(super) what: What,
+    /// What was decided about them.
+    pub(super) note: Option<String>,
 }
 
 impl Array {
@@ -36,9 +68,10 @@ impl Array {
         self.bytes.is_empty()
     }
 
-    /// The elements; whole numbers beyond 2^53 are rounded.
+    /// The elements, none of which is a text; whole numbers beyond 2^53 are rounded. Of texts there are none.
     pub fn numbers(&self) -> impl Iterator<Item = f64> + '_ {
-        self.bytes.chunks_exact(self.size).map(|element| {
+        let bytes = if self.is_text() { &[] } else { &self.bytes[..] };
+        bytes.chunks_exact(self.size).map(|element| {
             let fill = |byte: u8| [byte; 8];
             let negative = |top: u8| if self.kind == Kind::Signed && top >= 128 { 255 } else { 0 };
             // Little-endian in eight bytes, the sign extended.
@@ -54,83 +87,210 @@ impl Array {
             }
             let bits = u64::from_le_bytes(wide);
             match (self.kind, self.size) {
+                (Kind::Float, 2) => half(bits as u16),
                 (Kind::Float, 4) => f64::from(f32::from_bits(bits as u32)),
                 (Kind::Float, _) => f64::from_bits(bits),
                 (Kind::Signed, _) => bits as i64 as f64,
-                (Kind::Unsigned, _) => bits as f64,
+                _ => bits as f64,
             }
         })
+    }
+
+    /// The elements as pixels: true is full ink.
+    pub(super) fn pixels(&self) -> impl Iterator<Item = f32> + '_ {
+        let one = if self.kind == Kind::Truth { 255.0 } else { 1.0 };
+        self.numbers().map(move |value| (one * value) as f32)
+    }
+
+    pub(super) fn is_text(&self) -> bool {
+        matches!(self.kind, Kind::Bytes | Kind::Characters)
     }
 
     pub(super) fn refuse(&self, message: String) -> Error {
         refuse(self.name.as_str(), message)
     }
 
-    /// The elements as labels: whole numbers of 0 to 255, one an image.
-    pub(super) fn labels(&self) -> Result<Vec<u8>> {
-        // Keras gives CIFAR's labels a second size of one.
-        if !matches!(self.shape[..], [_] | [_, 1]) {
-            return Err(self.refuse(format!("the shape {:?} found, expected one label an image", self.shape)));
-        }
-        self.numbers()
-            .enumerate()
-            .map(|(i, value)| {
-                if (0.0..=255.0).contains(&value) && value.fract() == 0.0 {
-                    return Ok(value as u8);
-                }
-                Err(self.refuse(format!(
-                    "the label {value} found at index {i}, expected a whole number of 0 to 255"
-                )))
-            })
-            .collect()
+    /// The rows of these numbers, in this order.
+    pub(super) fn pick(&self, rows: &[usize]) -> Array {
+        let row = self.bytes.len() / self.shape.first().copied().unwrap_or(1).max(1);
+        let mut shape = self.shape.clone();
+        shape.iter_mut().take(1).for_each(|count| *count = rows.len());
+        let bytes = rows.iter().flat_map(|&i| &self.bytes[i * row..][..row]).copied().collect();
+        Array { name: self.name.clone(), shape, bytes, ..*self }
     }
 
-    /// The number of images, the shape `[C, H, W]` of one, and whether the colours of a pixel lie together.
-    pub(super) fn images(&self) -> Result<(usize, [usize; 3], bool)> {
-        let (count, shape, together) = match self.shape[..] {
-            [n, length] => (n, [1, 1, length], false),
-            [n, h, w] => (n, [1, h, w], false),
-            [n, h, w, c @ (1 | 3)] => (n, [c, h, w], true),
-            [n, c, h, w] => (n, [c, h, w], false),
+    /// The elements as the labels of so many images: texts or whole numbers, one an image or one-hot.
+    pub(super) fn labels(&self, count: usize, images: &str) -> Result<Vec<Label>> {
+        let classes = match self.shape[..] {
+            [_] | [_, 1] => 1,
+            // A row, as other programs write what has one size.
+            [1, n] if n == count => 1,
+            [_, classes] if classes > 0 && !self.is_text() => classes,
             _ => {
-                return Err(self.refuse(format!(
-                    "the shape {:?} found, expected N,L or N,H,W or N,H,W,C or N,C,H,W",
-                    self.shape
-                )));
+                return Err(
+                    self.refuse(format!("the shape {:?} found, expected one label an image", self.shape))
+                );
             }
         };
-        if self.is_empty() {
-            return Err(self.refuse(format!("the shape {:?} found, expected no size to be zero", self.shape)));
+        let found = self.len() / classes;
+        if found != count {
+            let message = format!("{found} labels found, expected {count} as there are images in {images}");
+            return Err(self.refuse(message));
         }
-        Ok((count, shape, together))
+        if self.is_text() {
+            return (0..count).map(|i| Ok(Label::new(self.text(i)?.trim()))).collect();
+        }
+        if classes > 1 {
+            return self.one_hot(classes);
+        }
+        let label = |(i, value): (usize, f64)| match value.fract() {
+            0.0 => Ok(Label::Number(value + 0.0)),
+            _ => Err(self.refuse(format!("the label {value} found at index {i}, expected a whole number"))),
+        };
+        self.numbers().enumerate().map(label).collect()
     }
 
-    /// The elements as pixels in the order of the array: bytes, whole numbers of 0 to 255, or fractions of 0 to 1.
-    pub(super) fn pixels(&self) -> Result<Vec<u8>> {
-        if (self.kind, self.size) == (Kind::Unsigned, 1) {
-            return Ok(self.bytes.clone());
-        }
-        let (scale, top) = if self.kind == Kind::Float { (255.0, 1.0) } else { (1.0, 255.0) };
-        self.numbers()
-            .enumerate()
-            .map(|(i, value)| {
-                if (0.0..=top).contains(&value) {
-                    return Ok((value * scale).round() as u8);
-                }
-                Err(self.refuse(format!("the pixel {value} found at index {i}, expected 0 to {top}")))
-            })
-            .collect()
+    /// Labels of which each is a row with a one at its class and else zeros.
+    fn one_hot(&self, classes: usize) -> Result<Vec<Label>> {
+        let values: Vec<f64> = self.numbers().collect();
+        let class = |(i, row): (usize, &[f64])| {
+            let at = row.iter().position(|&value| value == 1.0);
+            let zeros = row.iter().filter(|&&value| value == 0.0).count();
+            match at {
+                Some(at) if zeros + 1 == classes => Ok(Label::Number(at as f64)),
+                _ => Err(self.refuse(format!(
+                    "the shape {:?} found, whose row {i} is not one 1 among zeros, expected one label an image",
+                    self.shape
+                ))),
+            }
+        };
+        values.chunks_exact(classes).enumerate().map(class).collect()
     }
+
+    /// The text at a place, without the zeros that fill it up.
+    fn text(&self, i: usize) -> Result<String> {
+        let element = &self.bytes[i * self.size..][..self.size];
+        let code = |bytes: &[u8; 4]| match self.big_endian {
+            true => u32::from_be_bytes(*bytes),
+            false => u32::from_le_bytes(*bytes),
+        };
+        let text = match self.kind {
+            Kind::Characters => element.as_chunks::<4>().0.iter().map(|c| char::from_u32(code(c))).collect(),
+            _ => std::str::from_utf8(element).ok().map(str::to_owned),
+        };
+        let text: String = text.ok_or_else(|| self.refuse(format!("the label at index {i} is no text")))?;
+        Ok(text.trim_end_matches('\0').to_owned())
+    }
+
+    /// What its images are.
+    pub(super) fn images(&self) -> Result<Images> {
+        let wrong = |expected: &str| {
+            Err(self.refuse(format!("the shape {:?} found, expected {expected}", self.shape)))
+        };
+        if self.is_text() {
+            return Err(self.refuse("texts found, expected pictures or signals".to_owned()));
+        }
+        if self.shape.contains(&0) {
+            return wrong("no size to be zero");
+        }
+        let (count, shape, together) = match self.shape[..] {
+            // One channel in one row or column is a row of numbers.
+            [n, length] | [n, length, 1] | [n, 1, length] | [n, 1, 1, length] => {
+                return Ok(self.flat(n, length));
+            }
+            [n, h, w] => (n, [1, h, w], false),
+            [_, h, w, 4] if h > 4 && w > 4 => {
+                return wrong("colours without transparency, as in x[..., :3]");
+            }
+            [n, h, w, c @ (1 | 3)] => (n, [c, h, w], true),
+            [n, h, w, 2] if h > 4 && w > 4 => (n, [2, h, w], true),
+            [n, c, h, w] => (n, [c, h, w], false),
+            _ => return wrong("N,L or N,H,W or N,H,W,C or N,C,H,W"),
+        };
+        Ok(Images { count, shape, together, what: What::Pixels, note: None })
+    }
+
+    /// What rows of so many numbers are: pictures where they make squares, else signals.
+    fn flat(&self, count: usize, length: usize) -> Images {
+        let small = || self.shape.len() == 2 && self.numbers().all(|value| is_byte(value as f32));
+        if let Some((shape @ [channels, _, side], together)) = square(length, small) {
+            let colours = if channels == 3 { ", red, green and blue of a pixel together" } else { "" };
+            let note = Some(format!("{length} values are a picture of {side}×{side} pixels{colours}"));
+            return Images { count, shape, together, what: What::Pixels, note };
+        }
+        let what = match (self.kind, self.size) {
+            (Kind::Unsigned, 1) => What::Bytes,
+            (Kind::Truth, _) => What::Pixels,
+            _ => What::Signal,
+        };
+        Images { count, shape: [1, 1, length], together: false, what, note: None }
+    }
+}
+
+/// A number of 16 bits.
+fn half(bits: u16) -> f64 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f64::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2f64.powi(-24),
+        31 if fraction == 0.0 => f64::INFINITY,
+        31 => f64::NAN,
+        _ => (1024.0 + fraction) * 2f64.powi(exponent - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
 }
 
 /// Reads an `.npy` file; `name` is what errors call it.
 ///
+/// Elements in Fortran's order are put into C's.
+///
 /// # Errors
 ///
-/// [`Error::Data`] when the magic or the header is malformed, the elements are not whole numbers or `f4` or `f8`,
-/// they are in Fortran's order, come to more than 2 GiB, or there are fewer or more bytes than the shape says.
+/// [`Error::Data`] when the magic or the header is malformed, the elements are neither whole numbers, truths, floats
+/// of 16, 32 or 64 bits nor texts, they come to more than 2 GiB, or there are fewer or more bytes than the shape says.
 pub fn parse(name: &str, bytes: Vec<u8>) -> Result<Array> {
     read(name, bytes).map_err(|message| refuse(name, message))
+}
+
+/// Kind, bytes and order of elements of a type: `<f4`, `|b1`, `>U5`.
+fn element(descr: &str) -> Result<(Kind, usize, bool), String> {
+    let mut marks = descr.chars();
+    let (order, kind, size) = (marks.next(), marks.next(), marks.as_str());
+    let count = size.parse::<usize>().ok().filter(|size| (1..=1 << 16).contains(size));
+    let (kind, size) = match (kind, count) {
+        (Some('u'), Some(size @ (1 | 2 | 4 | 8))) => (Kind::Unsigned, size),
+        (Some('b'), Some(1)) => (Kind::Truth, 1),
+        (Some('i'), Some(size @ (1 | 2 | 4 | 8))) => (Kind::Signed, size),
+        (Some('f'), Some(size @ (2 | 4 | 8))) => (Kind::Float, size),
+        (Some('S'), Some(size)) => (Kind::Bytes, size),
+        (Some('U'), Some(length)) => (Kind::Characters, 4 * length),
+        _ => {
+            return Err(format!(
+                "elements of the type {descr:?} found, expected u1 to u8, i1 to i8, f2 to f8, b1, S or U"
+            ));
+        }
+    };
+    match (order, size) {
+        (Some('<'), _) => Ok((kind, size, false)),
+        (Some('>'), _) => Ok((kind, size, true)),
+        (Some('|'), size) if size == 1 || kind == Kind::Bytes => Ok((kind, size, false)),
+        _ => Err(format!("elements of the type {descr:?} found, expected < or > before it")),
+    }
+}
+
+/// What is to be done in Python where an array holds objects.
+fn pickled(name: &str) -> String {
+    // An array of an archive is called by the archive's name and its own.
+    let file = name.split_once(".npz: ").map_or(name, |(file, _)| &name[..file.len() + 4]);
+    let file = file.rsplit(['/', '\\']).next().unwrap_or(file);
+    let python = if file.ends_with(".npz") {
+        format!(
+            "d = np.load({file:?}, allow_pickle=True); \
+             np.savez(\"plain.npz\", **{{k: np.array(d[k].tolist()) for k in d}})"
+        )
+    } else {
+        format!("np.save({file:?}, np.array(np.load({file:?}, allow_pickle=True).tolist()))")
+    };
+    format!("Python objects (a pickle) found, expected numbers or texts; in Python: {python}")
 }
 
 fn read(name: &str, mut bytes: Vec<u8>) -> Result<Array, String> {
@@ -160,28 +320,10 @@ fn read(name: &str, mut bytes: Vec<u8>) -> Result<Array, String> {
         let shown: String = header.trim().chars().take(80).collect();
         format!("the header {shown:?} found, expected {what}")
     })?;
-    let mut marks = descr.chars();
-    let (order, kind, size) = (marks.next(), marks.next(), marks.as_str());
-    let (kind, size) = match (kind, size) {
-        (Some('u'), "1" | "2" | "4" | "8") => (Kind::Unsigned, size),
-        (Some('b'), "1") => (Kind::Unsigned, size),
-        (Some('i'), "1" | "2" | "4" | "8") => (Kind::Signed, size),
-        (Some('f'), "4" | "8") => (Kind::Float, size),
-        _ => {
-            return Err(format!(
-                "elements of the type {descr:?} found, expected u1 to u8, i1 to i8, f4 or f8"
-            ));
-        }
-    };
-    let size = size.parse::<usize>().map_err(|e| e.to_string())?;
-    let big_endian = match (order, size) {
-        (Some('<'), _) | (Some('|'), 1) => false,
-        (Some('>'), _) => true,
-        _ => return Err(format!("elements of the type {descr:?} found, expected < or > before it")),
-    };
-    if fortran && shape.iter().filter(|&&size| size != 1).count() > 1 {
-        return Err("an array in Fortran's order found, expected C's (np.ascontiguousarray)".to_owned());
+    if descr.trim_start_matches(['|', '<', '>', '=']).starts_with('O') {
+        return Err(pickled(name));
     }
+    let (kind, size, big_endian) = element(&descr)?;
     let expected = shape
         .iter()
         .try_fold(size as u64, |product, &size| product.checked_mul(size as u64))
@@ -196,78 +338,28 @@ fn read(name: &str, mut bytes: Vec<u8>) -> Result<Array, String> {
         ));
     }
     bytes.drain(..start);
+    if fortran && shape.iter().filter(|&&size| size != 1).count() > 1 {
+        bytes = row_major(&bytes, size, &shape);
+    }
     Ok(Array { name: name.to_owned(), shape, kind, size, big_endian, bytes })
 }
 
-/// What the header of an `.npy` file says.
-struct Header {
-    descr: String,
-    fortran: bool,
-    shape: Vec<usize>,
-}
-
-impl std::str::FromStr for Header {
-    type Err = &'static str;
-
-    /// Reads `{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }`, its keys in any order.
-    fn from_str(text: &str) -> Result<Header, &'static str> {
-        let mut rest = text
-            .trim()
-            .strip_prefix('{')
-            .and_then(|text| text.strip_suffix('}'))
-            .ok_or("a dictionary")?
-            .trim();
-        let (mut descr, mut fortran, mut shape) = (None, None, None);
-        while !rest.is_empty() {
-            let (key, after) = quoted(rest)?;
-            let value = after.trim_start().strip_prefix(':').ok_or("a colon after a key")?.trim_start();
-            rest = match key {
-                "descr" => {
-                    let (text, after) = quoted(value).map_err(|_| "numbers of one type")?;
-                    descr = Some(text.to_owned());
-                    after
-                }
-                "fortran_order" => {
-                    let (word, known) =
-                        if value.starts_with("True") { ("True", true) } else { ("False", false) };
-                    fortran = Some(known);
-                    value.strip_prefix(word).ok_or("True or False as fortran_order")?
-                }
-                "shape" => {
-                    let (list, after) = value
-                        .strip_prefix('(')
-                        .and_then(|value| value.split_once(')'))
-                        .ok_or("a list of sizes as shape")?;
-                    let sizes = list.trim().strip_suffix(',').unwrap_or(list.trim()).trim();
-                    let sizes: Option<Vec<usize>> = match sizes {
-                        "" => Some(Vec::new()),
-                        sizes => sizes
-                            .split(',')
-                            // A large size of Python 2 ends in L.
-                            .map(|size| size.trim().trim_end_matches('L').parse().ok())
-                            .collect(),
-                    };
-                    shape = Some(sizes.ok_or("whole numbers as shape")?);
-                    after
-                }
-                _ => return Err("the keys descr, fortran_order and shape"),
+/// Elements in Fortran's order, where the first index moves fastest, in C's, where the last does.
+fn row_major(bytes: &[u8], size: usize, shape: &[usize]) -> Vec<u8> {
+    let strides: Vec<usize> = (0..shape.len()).map(|axis| shape[..axis].iter().product()).collect();
+    let mut ordered = Vec::with_capacity(bytes.len());
+    let (mut index, mut at) = (vec![0; shape.len()], 0);
+    while ordered.len() < bytes.len() {
+        ordered.extend_from_slice(&bytes[at * size..][..size]);
+        for axis in (0..shape.len()).rev() {
+            index[axis] += 1;
+            at += strides[axis];
+            if index[axis] < shape[axis] {
+                break;
             }
-            .trim_start();
-            rest = match rest.strip_prefix(',') {
-                Some(after) => after.trim_start(),
-                None if rest.is_empty() => rest,
-                None => return Err("a comma between two entries"),
-            };
-        }
-        match (descr, fortran, shape) {
-            (Some(descr), Some(fortran), Some(shape)) => Ok(Header { descr, fortran, shape }),
-            _ => Err("descr, fortran_order and shape"),
+            at -= strides[axis] * shape[axis];
+            index[axis] = 0;
         }
     }
-}
-
-/// A text in quotes, and what follows it.
-fn quoted(text: &str) -> Result<(&str, &str), &'static str> {
-    let quote = text.chars().next().filter(|mark| ['\'', '"'].contains(mark)).ok_or("a name in quotes")?;
-    text[1..].split_once(quote).ok_or("a quote at a name's end")
+    ordered
 }

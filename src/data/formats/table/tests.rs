@@ -174,7 +174,8 @@ fn a_competition_is_trained_on_its_labelled_part() {
     std::fs::write(&path, encoder.finish().unwrap()).unwrap();
     let path = path.to_str().unwrap();
     assert!(crate::data::load(path).unwrap_err().to_string().contains("--label COLUMN"));
-    let own = crate::data::load_with(path, Some("kind")).unwrap();
+    let own = crate::data::load_with(path, crate::data::Reading { label: Some("kind"), skip_damaged: false })
+        .unwrap();
     assert_eq!((&own.train.images, own.train.name.as_str()), (&split.train.images, "own"));
 }
 
@@ -207,10 +208,18 @@ fn ucr_tables_are_signals() {
     std::fs::write(dir.path().join("classes.txt"), "a\nb\nc\n").unwrap();
     assert_eq!(load(&dir).unwrap().train.class_names, ["a", "b", "c"]);
     std::fs::write(dir.path().join("classes.txt"), "a\nb\n").unwrap();
-    assert_eq!(
-        load(&dir).unwrap_err(),
-        "DIR/ECG200_TRAIN.tsv: 3 different labels found, expected 2 as there are names"
-    );
+    assert_eq!(load(&dir).unwrap_err(), "DIR/classes.txt: 2 names found, expected 3 as there are classes");
+}
+
+#[test]
+fn classes_are_the_labels_of_both_parts() {
+    let dir = folder(&[("train.csv", "4,1,2\n7,2,3\n"), ("test.csv", "9,1,2\n4,3,3\n")]);
+    let split = load(&dir).unwrap();
+    assert_eq!((split.train.labels, split.test.labels), (vec![0, 1], vec![2, 0]));
+    assert_eq!(split.train.class_names, ["4", "7", "9"]);
+    let names: String = (0..10).map(|i| format!("n{i}\n")).collect();
+    std::fs::write(dir.path().join("classes.txt"), names).unwrap();
+    assert_eq!(load(&dir).unwrap().test.class_names, ["n4", "n7", "n9"]);
 }
 
 #[test]
@@ -221,26 +230,19 @@ fn tables_that_do_not_fit_are_refused() {
         with("0,1,2\n1,2,3\n", "0,1\n"),
         "DIR/test.csv: 1 values in a row found, expected 2 as in DIR/train.csv"
     );
-    assert_eq!(
-        with("0,1,2\n1,2,3\n", "2,1,2\n"),
-        "DIR/test.csv: the label 2 found, expected one of those in DIR/train.csv"
-    );
-    assert_eq!(
-        with("0,1,2\n0,2,3\n", "0,1,2\n"),
-        "DIR/train.csv: 1 label found, expected 2 to 256 different ones"
-    );
+    assert_eq!(with("0,1,2\n0,2,3\n", "0,1,2\n"), "DIR/train.csv: 1 class, 0, found, expected 2 to 256");
     assert_eq!(
         with("0,7,7\n1,7,7\n", "0,1,2\n"),
         "DIR/train.csv: 4 values without two different ones found, expected some"
     );
     let many: String = (0..257).map(|i| format!("{i},1,2\n")).collect();
-    assert_eq!(
-        with(&many, "0,1,2\n"),
-        "DIR/train.csv: more than 256 different labels found, expected 2 to 256"
-    );
-    assert_eq!(
-        load(&folder(&[("train.csv", "0,1,2\n")])).unwrap_err(),
-        "DIR: no file test.csv or test.tsv found, expected one"
+    assert_eq!(with(&many, "0,1,2\n"), "DIR/train.csv: more than 256 classes found, expected 2 to 256");
+    let message = load(&folder(&[("Testing.csv", "0,1,2\n")])).unwrap_err();
+    assert!(message.starts_with("DIR: tables: Testing.csv found, train.csv missing; expected "), "{message}");
+    let message = load(&folder(&[("a.csv", "0,1,2\n"), ("b.tsv", "0\t1\n")])).unwrap_err();
+    assert!(
+        message.starts_with("DIR: tables: a.csv, b.tsv found, of which one can be named itself; "),
+        "{message}"
     );
 }
 
@@ -253,6 +255,12 @@ fn one_file_is_split_the_same_way_each_time() {
     assert_eq!((split.train.len() + split.test.len(), split.train.name.as_str()), (600, "pets"));
     assert!((75..125).contains(&split.test.len()), "{}", split.test.len());
     assert_eq!(split.train.class_names, ["cat", "dog"]);
+    // The same of the only table in a folder, and of one to learn from without one for the test.
+    let of_folder = load(&dir).unwrap();
+    assert_eq!((&of_folder.test.images, of_folder.held_out), (&split.test.images, split.held_out.clone()));
+    let alone = load(&folder(&[("Training.csv", &text)])).unwrap();
+    assert_eq!(alone.test.images, split.test.images);
+    assert!(alone.notes[0].contains("has no test part: a row in six of each class of "), "{:?}", alone.notes);
     // A row that is added moves no other to the other part.
     std::fs::write(&path, text + "dog,0,0.5\n").unwrap();
     let more = crate::data::load(path.to_str().unwrap()).unwrap();
