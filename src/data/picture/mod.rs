@@ -7,9 +7,14 @@
 
 mod digit;
 mod file;
+mod form;
 mod grey;
+mod ground;
 mod ink;
 mod line;
+mod lines;
+mod pieces;
+mod plane;
 mod preparation;
 #[cfg(test)]
 mod tests;
@@ -17,10 +22,11 @@ mod whole;
 
 pub use digit::{prepare, prepare_grey};
 pub(super) use file::MAX_SIDE;
+pub use form::Form;
 pub(crate) use grey::ink_box;
 pub use grey::{Grey, INK, show};
 pub use line::{LINE_HEIGHT, Writing, prepare_line};
 pub use preparation::Preparation;
-pub use whole::fit;
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use whole::read;
+pub use whole::{fit, thumbnail};

@@ -5,7 +5,7 @@ use std::io::Cursor;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, LumaA, Rgb, RgbImage, imageops};
 use proptest::prelude::*;
 
-use super::digit::normalize;
+use super::digit;
 use super::ink::{bounding_box, centre_of_mass};
 use super::*;
 use crate::error::Error;
@@ -36,6 +36,11 @@ fn seven(width: u32, height: u32, left: f32, top: f32, size: f32) -> GrayImage {
         let stroke = (0.0..1.0).contains(&y) && (x - (0.6 - 0.4 * y)).abs() < 0.08;
         Luma([if bar || stroke { 255 } else { 0 }])
     })
+}
+
+/// Brings a picture into MNIST's form.
+fn normalize(picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>, Preparation), String> {
+    digit::normalize(picture, &Form::default(), width, height)
 }
 
 fn prepared(picture: impl Into<DynamicImage>) -> (Vec<u8>, Preparation) {

@@ -100,7 +100,9 @@ fn load_below(dir: &Path, prefix: &str, name: &str, most: u64) -> Result<Split> 
     };
     let classes = found.named_in(dir)?;
     let [train, test] = parts.map(|([images, file], shape, pixels, labels)| {
-        Ok::<_, Error>((images, classes.dataset(name, &file, shape, pixels, labels)?))
+        let mut data = classes.dataset(name, &file, shape, pixels, labels)?;
+        data.turned = prefix.starts_with("emnist-");
+        Ok::<_, Error>((images, data))
     });
     Split::new(train?, test?)
 }

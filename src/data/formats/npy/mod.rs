@@ -54,6 +54,21 @@ pub fn parse_archive(file: &str, bytes: &[u8]) -> Result<[Array; 4]> {
     Ok([read(names[0])?, read(names[1])?, read(names[2])?, read(names[3])?])
 }
 
+/// All arrays of an `.npz` file, in its order, by their names.
+///
+/// # Errors
+///
+/// [`Error::Data`] when the archive or an array is malformed.
+pub fn parse_all(file: &str, bytes: &[u8]) -> Result<Vec<(String, Array)>> {
+    let members = members(bytes).map_err(|message| refuse(file, message))?;
+    let read = |member: &archive::Member<'_>| {
+        let title = format!("{file}: {}", member.name);
+        let content = member.unpack().map_err(|message| refuse(title.as_str(), message))?;
+        Ok((member.name.trim_end_matches(".npy").to_owned(), parse(&title, content)?))
+    };
+    members.iter().filter(|member| member.name.ends_with(".npy")).map(read).collect()
+}
+
 /// Makes data of four arrays: pictures and labels to train on, pictures and labels for the test.
 ///
 /// Pictures are `N,H,W`, or `N,H,W,C` where the last is 1 or 3, else `N,C,H,W`: bytes, whole numbers of 0 to 255,

@@ -17,7 +17,7 @@ use crate::data::split::Split;
 use crate::data::{classes::read_names, input::list, split::held_out};
 use crate::error::{Error, Result};
 
-pub use read::{Table, parse};
+pub use read::{Ids, Table, parse, parse_rows};
 
 /// The least side of a picture whose values are of any range.
 const LEAST_SIDE: usize = 5;
@@ -121,7 +121,8 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Vec<String>
         if turned {
             bytes = transposed(&bytes, shape);
         }
-        let data = classes.dataset(name, files[i], shape, bytes, labels[i].clone())?;
+        let mut data = classes.dataset(name, files[i], shape, bytes, labels[i].clone())?;
+        (data.scale, data.turned) = (((low, high) != (0.0, 255.0)).then_some([low, high]), turned);
         Ok::<_, Error>((files[i].to_owned(), data))
     };
     Ok(Split { notes, ..Split::new(part(0)?, part(1)?)? })
