@@ -13,6 +13,9 @@ const MIN_CONTRAST: f32 = 24.0;
 /// Ink weaker than this part of the strongest is grain of the paper or a trace of compression.
 const GRAIN: f32 = 8.0;
 
+/// Lines weaker than this part of the strongest ink are none.
+const LINE: f32 = 20.0;
+
 /// Ink fainter than this, of 255, may be none.
 const FAINT: f32 = 40.0;
 
@@ -68,11 +71,11 @@ pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
         grain /= (2 * radius + 1) as f32;
         peak = level_of_peak(&ink);
     }
-    let least = (peak / GRAIN).max(2.0 * grain);
     let mut found = Sheet { ink, peak, grain };
     found.clear_edges()?;
     let mut lines = 0.0;
-    if let Some((without, level)) = lines::without(&found.ink, least.min(found.peak / GRAIN)) {
+    // Means over a part of a line have little of the grain.
+    if let Some((without, level)) = lines::without(&found.ink, (found.peak / LINE).max(grain)) {
         let left = level_of_peak(&without);
         if left >= MIN_CONTRAST.max(found.peak / 3.0) {
             (found.ink, found.peak, lines) = (without, left, level);
