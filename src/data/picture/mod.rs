@@ -8,6 +8,8 @@
 mod digit;
 mod file;
 mod form;
+#[cfg(test)]
+mod forms;
 mod grey;
 mod ground;
 mod ink;

@@ -10,6 +10,11 @@ use super::ink::{bounding_box, centre_of_mass};
 use super::*;
 use crate::error::Error;
 
+/// A picture as a PNG file.
+pub(super) fn encode_png(picture: impl Into<DynamicImage>) -> Vec<u8> {
+    encode(picture, ImageFormat::Png)
+}
+
 fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
     picture.into().write_to(&mut bytes, format).unwrap();
@@ -29,7 +34,7 @@ fn a_drawing_is_treated_as_the_same_picture_in_a_file() {
 }
 
 /// A seven of white ink on black: a bar of the given thickness and a slanted stroke.
-fn seven(width: u32, height: u32, left: f32, top: f32, size: f32) -> GrayImage {
+pub(super) fn seven(width: u32, height: u32, left: f32, top: f32, size: f32) -> GrayImage {
     GrayImage::from_fn(width, height, |x, y| {
         let (x, y) = ((x as f32 - left) / size, (y as f32 - top) / size);
         let bar = (0.0..0.7).contains(&x) && (0.0..0.15).contains(&y);
