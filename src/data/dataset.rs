@@ -56,6 +56,10 @@ pub struct Dataset {
     pub class_names: Vec<String>,
     /// What the bytes stand for; ink for one channel and a picture for several unless set.
     pub encoding: Encoding,
+    /// The numbers that bytes 0 and 255 stood for in the files of the pictures, where these were not bytes themselves.
+    pub scale: Option<[f32; 2]>,
+    /// Whether the files have rows and columns exchanged.
+    pub turned: bool,
 }
 
 impl fmt::Debug for Dataset {
@@ -152,6 +156,8 @@ impl Dataset {
             label_size,
             class_names,
             encoding,
+            scale: None,
+            turned: false,
         })
     }
 

@@ -7,7 +7,7 @@
 //! before anything is allocated, and a message says what was found and what was expected.
 
 // Each uses only those before it in this order: input, names, pixels, dataset, classes, split, series, picture, formats,
-// made, detect, doubts.
+// made, detect, doubts, rows.
 mod classes;
 mod dataset;
 mod detect;
@@ -18,6 +18,7 @@ mod made;
 mod names;
 pub mod picture;
 mod pixels;
+mod rows;
 pub mod series;
 mod split;
 
@@ -31,5 +32,6 @@ pub use formats::{cifar, folder, idx, npy, table, text};
 pub use made::{compose, languages, mnist, waves};
 pub(crate) use pixels::{NO_BYTES, hashed};
 pub use pixels::{Part, Pixels};
+pub use rows::{Like, Rows, rows};
 pub(crate) use split::shuffle;
 pub use split::{HELD_OUT, Split};

@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::{Dataset, Encoding};
+use crate::data::picture::{self, Form, Preparation};
+use crate::data::{Dataset, Encoding, Like};
 use crate::error::{Error, Result};
 use crate::network::Network;
 use crate::plan::Plan;
@@ -32,6 +33,12 @@ pub struct About {
     pub encoding: Encoding,
     /// The data set's name.
     pub trained_on: Option<String>,
+    /// What its pictures have in common; none of signals, texts and pictures in colour, and where nothing is known.
+    pub form: Option<Form>,
+    /// As [`Dataset::scale`].
+    pub scale: Option<[f32; 2]>,
+    /// As [`Dataset::turned`].
+    pub turned: bool,
 }
 
 impl About {
@@ -41,6 +48,10 @@ impl About {
             class_names: data.class_names.clone(),
             encoding: data.encoding.clone(),
             trained_on: Some(data.name.clone()),
+            // What cannot be read now cannot be trained on either, which is told then.
+            form: Form::of(data).unwrap_or_default(),
+            scale: data.scale,
+            turned: data.turned,
         }
     }
 
@@ -54,6 +65,9 @@ impl About {
                 .unwrap_or_default(),
             encoding: read("encoding").and_then(|text| serde_json::from_str(text).ok()).unwrap_or(suggested),
             trained_on: read("trained_on").map(String::from),
+            form: read("form").and_then(|text| serde_json::from_str(text).ok()),
+            scale: read("scale").and_then(|text| serde_json::from_str(text).ok()),
+            turned: read("turned") == Some("true"),
         }
     }
 
@@ -69,6 +83,15 @@ impl About {
         ]);
         if let Some(data) = &self.trained_on {
             metadata.insert("trained_on".into(), data.clone());
+        }
+        if let Some(form) = &self.form {
+            metadata.insert("form".into(), json(serde_json::to_string(form)));
+        }
+        if let Some(scale) = &self.scale {
+            metadata.insert("scale".into(), json(serde_json::to_string(scale)));
+        }
+        if self.turned {
+            metadata.insert("turned".into(), "true".into());
         }
         metadata
     }
@@ -187,6 +210,31 @@ impl Model {
         let parameters = expected.iter().filter_map(|(name, _)| Some(tensors.remove(name)?.data)).collect();
         let about = About::read(&network, &metadata);
         Ok(Model { network, parameters, about, told })
+    }
+
+    /// What it takes from files of many pictures or signals.
+    pub fn like(&self) -> Like {
+        let input = &self.network.input;
+        Like {
+            shape: [input.channels, input.height, input.width],
+            encoding: self.about.encoding.clone(),
+            scale: self.about.scale,
+            turned: self.about.turned,
+        }
+    }
+
+    /// Decodes a picture and brings it into the form of those that the network was trained on; where its file does not
+    /// say which that is, into MNIST's if the network takes ink. `name` is what errors call the picture.
+    ///
+    /// # Errors
+    /// As [`Form::picture`].
+    pub fn picture(&self, bytes: &[u8], name: &str) -> Result<(Vec<u8>, Preparation)> {
+        let shape @ [channels, height, width] = self.like().shape;
+        match (&self.about.form, &self.about.encoding) {
+            (Some(form), _) => form.picture(bytes, name, shape),
+            (None, Encoding::Ink) => Form::default().picture(bytes, name, shape),
+            (None, _) => picture::fit(bytes, name, channels, height, width),
+        }
     }
 
     /// What to call a class.

@@ -9,4 +9,5 @@ mod place;
 mod refusals;
 mod resume;
 mod runs;
+mod seen;
 mod tools;

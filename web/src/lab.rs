@@ -76,7 +76,7 @@ impl Lab {
         let notes = Notes {
             device: if gpu.is_some() { "auto" } else { "cpu" },
             data: resume::fingerprint(&[&train, &evaluation])?,
-            about: About::data(&test),
+            about: About::data(&train),
             accuracy: None,
         };
         let (model, checkpoint) = match start {
@@ -349,8 +349,8 @@ impl Lab {
     /// The weights as a `.safetensors` file.
     pub async fn save(&mut self) -> Result<Uint8Array> {
         let flat = self.trainer.session().parameters().await.map_err(thrown)?;
-        let about = About::data(&self.test);
-        let bytes = model::encode(self.trainer.session().plan(), &flat, &about).map_err(thrown)?;
+        let about = &self.notes.about;
+        let bytes = model::encode(self.trainer.session().plan(), &flat, about).map_err(thrown)?;
         Ok(Uint8Array::from(bytes.as_slice()))
     }
 

@@ -62,8 +62,13 @@ impl Levels {
 
     /// It in words, where it is not told by itself.
     pub(super) fn told(self) -> Option<String> {
+        self.range().map(|[low, high]| format!("pixels of {low} to {high} are black to white"))
+    }
+
+    /// The ends that are scaled from, unless they are those of bytes.
+    pub(super) fn range(self) -> Option<[f32; 2]> {
         let Levels { low, high } = self;
-        ((low, high) != (0.0, 255.0)).then(|| format!("pixels of {low} to {high} are black to white"))
+        ((low, high) != (0.0, 255.0)).then_some([low, high])
     }
 
     /// The byte of a pixel; what lies beyond takes the nearer end.

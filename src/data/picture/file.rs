@@ -1,4 +1,4 @@
-//! Decodes a file, within limits, to a picture that stands upright on white.
+//! Decodes a file, within limits, to a picture that stands upright on its ground.
 
 use std::io::Cursor;
 
@@ -90,31 +90,50 @@ pub(super) fn open(bytes: &[u8]) -> Result<DynamicImage, String> {
     Ok(picture)
 }
 
-/// A channel under `alpha`, on white.
-fn on_white(value: u8, alpha: u8) -> u8 {
-    let (value, alpha) = (u32::from(value), u32::from(alpha));
-    ((value * alpha + 255 * (255 - alpha) + 127) / 255) as u8
+/// A channel under `alpha`, on a ground.
+fn over(value: u8, alpha: u8, ground: u8) -> u8 {
+    let (value, alpha, ground) = (u32::from(value), u32::from(alpha), u32::from(ground));
+    ((value * alpha + ground * (255 - alpha) + 127) / 255) as u8
 }
 
-/// A picture as grey, on white.
-pub(super) fn grey_on_white(picture: DynamicImage) -> Result<GrayImage, String> {
+/// The ground under a picture with transparent parts, from its grey levels with their alpha: white as in a browser,
+/// unless what stands on it is light and would vanish there; then black.
+fn ground_under(layered: impl Iterator<Item = [u8; 2]>) -> u8 {
+    let (mut weight, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    for [value, alpha] in layered {
+        let (value, alpha) = (f64::from(value), f64::from(alpha));
+        weight += alpha;
+        sum += alpha * value;
+        squares += alpha * value * value;
+    }
+    let mean = sum / f64::max(weight, 1.0);
+    let deviation = (squares / f64::max(weight, 1.0) - mean * mean).max(0.0).sqrt();
+    let drawn_in_one_colour = deviation < 24.0;
+    if mean > 200.0 || (mean > 127.0 && drawn_in_one_colour) { 0 } else { 255 }
+}
+
+/// A picture as grey, its transparent parts on the ground on which the rest is seen.
+pub(super) fn flat_grey(picture: DynamicImage) -> Result<GrayImage, String> {
     if !picture.color().has_alpha() {
         return Ok(picture.into_luma8());
     }
     let layered = picture.into_luma_alpha8();
-    let pixels = layered.pixels().map(|pixel| on_white(pixel.0[0], pixel.0[1]));
+    let ground = ground_under(layered.pixels().map(|pixel| pixel.0));
+    let pixels = layered.pixels().map(|pixel| over(pixel.0[0], pixel.0[1], ground));
     GrayImage::from_raw(layered.width(), layered.height(), pixels.collect())
         .ok_or_else(|| "the picture's size contradicts itself".to_owned())
 }
 
-/// A picture as red, green and blue, on white.
-pub(super) fn colour_on_white(picture: DynamicImage) -> RgbImage {
+/// A picture as red, green and blue, its transparent parts on the ground on which the rest is seen.
+pub(super) fn flat_colour(picture: DynamicImage) -> RgbImage {
     if !picture.color().has_alpha() {
         return picture.into_rgb8();
     }
+    let grey = picture.to_luma_alpha8();
+    let ground = ground_under(grey.pixels().map(|pixel| pixel.0));
     let layered = picture.into_rgba8();
     RgbImage::from_fn(layered.width(), layered.height(), |x, y| {
         let [red, green, blue, alpha] = layered.get_pixel(x, y).0;
-        image::Rgb([red, green, blue].map(|value| on_white(value, alpha)))
+        image::Rgb([red, green, blue].map(|value| over(value, alpha, ground)))
     })
 }

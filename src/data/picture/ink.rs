@@ -1,66 +1,188 @@
-//! Ink and ground: which is which, how strong the ink is, where it lies.
+//! The ink of a picture: found under uneven light, between lines, specks and the edges of the sheet.
 
-use image::{GrayImage, imageops};
+use image::GrayImage;
 
-/// A border brighter than this is paper, not the black of MNIST.
-const PAPER: u8 = 127;
+use super::ground::{self, is_dark_on_light, level};
+use super::lines;
+use super::pieces::{Pieces, grown};
+use super::plane::Plane;
 
 /// A picture whose strongest ink differs by less than this from its background is blank.
-const MIN_CONTRAST: u8 = 24;
+const MIN_CONTRAST: f32 = 24.0;
 
 /// Ink weaker than this part of the strongest is grain of the paper or a trace of compression.
-const GRAIN: u8 = 8;
+const GRAIN: f32 = 8.0;
 
-/// Makes the ink white and the ground black, and says whether it was the other way round.
-pub(super) fn white_on_black(picture: &mut GrayImage) -> Result<bool, String> {
-    let mut background = border_median(picture);
-    let inverted = background > PAPER;
-    if inverted {
-        imageops::invert(picture);
-        background = 255 - background;
-    }
-    for value in picture.iter_mut() {
-        *value = value.saturating_sub(background);
-    }
-    let peak = picture.iter().copied().max().unwrap_or(0);
-    if peak < MIN_CONTRAST {
-        return Err(format!(
-            "no ink found: nothing differs by {MIN_CONTRAST} or more levels of grey from the background"
-        ));
-    }
-    stretch(picture, peak, peak / GRAIN);
-    Ok(inverted)
+/// Lines weaker than this part of the strongest ink are none.
+const LINE: f32 = 20.0;
+
+/// Ink fainter than this, of 255, may be none.
+const FAINT: f32 = 40.0;
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// One digit, letter or thing.
+    One,
+    /// A line of them.
+    Line,
 }
 
-/// The median of the outermost pixels, each counted once.
-pub(super) fn border_median(picture: &GrayImage) -> u8 {
-    let (right, bottom) = (picture.width() - 1, picture.height() - 1);
-    let mut counts = [0u32; 256];
-    let mut total = 0;
-    let mut count = |x, y| {
-        counts[usize::from(picture.get_pixel(x, y).0[0])] += 1;
-        total += 1;
+/// Ink on black.
+pub(super) struct Ink {
+    /// The picture, or means of its pixels; what is no ink is 0, the strongest ink 255.
+    pub(super) picture: GrayImage,
+    /// How many pixels of the file a pixel is, in both directions.
+    pub(super) factor: u32,
+    /// Whether it was dark on light.
+    pub(super) inverted: bool,
+    /// What is doubtful about it, in words.
+    pub(super) doubts: Vec<String>,
+}
+
+/// Finds the ink of a picture, which has at least one pixel.
+pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
+    let inverted = is_dark_on_light(picture);
+    let (columns, rows) = (picture.width() as usize, picture.height() as usize);
+    let factor = match wanted {
+        Wanted::One => Plane::factor(columns, rows, 640),
+        Wanted::Line => Plane::factor(columns, rows, 8192).max(Plane::factor(1, columns.min(rows), 512)),
     };
-    for x in 0..=right {
-        count(x, 0);
-        if bottom > 0 {
-            count(x, bottom);
+    let mut light = Plane::of(picture, factor);
+    if inverted {
+        light.values.iter_mut().for_each(|value| *value = 255.0 - *value);
+    }
+    let mut ink = ground::ink(&light, inverted);
+    let (width, height) = (ink.width, ink.height);
+    let blank = || {
+        format!("no ink found: nothing differs by {MIN_CONTRAST} or more levels of grey from the background")
+    };
+    let mut peak = level_of_peak(&ink);
+    if peak < MIN_CONTRAST {
+        return Err(blank());
+    }
+    // The grain is taken off as far as no stroke of the smallest digit that there may be goes with it.
+    let mut grain = ink.grain();
+    let most = width.min(height) / 112;
+    let radius = (1..=most.min(2)).find(|&radius| grain / (2 * radius + 1) as f32 <= peak / 30.0);
+    if grain > peak / 30.0 && most > 0 {
+        let radius = radius.unwrap_or(most.min(2));
+        ink = ink.blurred(radius);
+        grain /= (2 * radius + 1) as f32;
+        peak = level_of_peak(&ink);
+    }
+    let mut found = Sheet { ink, peak, grain };
+    found.clear_edges()?;
+    let mut lines = 0.0;
+    // Means over a part of a line have little of the grain.
+    if let Some((without, level)) = lines::without(&found.ink, (found.peak / LINE).max(grain)) {
+        let left = level_of_peak(&without);
+        if left >= MIN_CONTRAST.max(found.peak / 3.0) {
+            (found.ink, found.peak, lines) = (without, left, level);
+            found.clear_edges()?;
         }
     }
-    for y in 1..bottom {
-        count(0, y);
-        if right > 0 {
-            count(right, y);
-        }
+    let Sheet { ink, peak, grain } = found;
+    // What is left of a line is no stronger than it was.
+    let over_lines = (1.3 * lines).min(0.75 * peak);
+    let bound = (SEED * threshold(&ink, peak)).max(4.0 * grain).max(peak / GRAIN).max(over_lines);
+    let over: Vec<bool> = ink.values.iter().map(|&value| value > bound).collect();
+    let pieces = Pieces::of(&over, width);
+    let all = vec![true; pieces.all().len()];
+    let kept = match wanted {
+        Wanted::One => pieces.of_the_largest(&all),
+        Wanted::Line => pieces.of_the_line(&all),
+    };
+    let mask = pieces.mask(&kept);
+    let mut levels: Vec<f32> =
+        ink.values.iter().zip(&mask).filter(|(_, mask)| **mask).map(|(value, _)| *value).collect();
+    levels.sort_by(f32::total_cmp);
+    let Some(&top) = levels.get(levels.len() * 19 / 20) else { return Err(blank()) };
+    let floor = (top / GRAIN).max(2.5 * grain);
+    let open: Vec<bool> = ink.values.iter().map(|&value| value > floor).collect();
+    let reach = (0.6 * pieces.stroke(&kept)).ceil() as usize + 1;
+    let near = grown(&mask, &open, width, reach);
+    let bytes =
+        ink.values.iter().zip(&near).map(|(value, near)| {
+            if *near && *value > floor { (value * 255.0 / top).round() as u8 } else { 0 }
+        });
+    let mut doubts = Vec::new();
+    let strength = levels[levels.len() / 2];
+    if strength < FAINT || strength < 5.0 * grain {
+        doubts.push("the ink is hardly stronger than its ground".into());
     }
-    let mut below = 0;
-    for (value, count) in (0..=255).zip(counts) {
-        below += count;
-        if below * 2 >= total {
-            return value;
-        }
+    if wanted == Wanted::One {
+        doubts.extend(pieces.doubts(&kept));
     }
-    255
+    let picture = GrayImage::from_raw(width as u32, height as u32, bytes.collect())
+        .ok_or_else(|| "the picture's size contradicts itself".to_owned())?;
+    Ok(Ink { picture, factor: factor as u32, inverted, doubts })
+}
+
+/// No ink, in words.
+fn blank() -> String {
+    format!("no ink found: nothing differs by {MIN_CONTRAST} or more levels of grey from the background")
+}
+
+/// The level of the strongest ink: a few specks are not it.
+fn level_of_peak(ink: &Plane) -> f32 {
+    level(ink, 0.0005, 1)
+}
+
+/// Ink with what is known of it.
+struct Sheet {
+    ink: Plane,
+    peak: f32,
+    /// The standard deviation of the grain.
+    grain: f32,
+}
+
+impl Sheet {
+    /// Takes off what is part of the sheet. That may be darker than all ink: without it there is another peak.
+    fn clear_edges(&mut self) -> Result<(), String> {
+        let (width, height) = (self.ink.width, self.ink.height);
+        for _ in 0..3 {
+            let bound = threshold(&self.ink, self.peak).max(4.0 * self.grain);
+            let over: Vec<bool> = self.ink.values.iter().map(|&value| value > bound).collect();
+            let pieces = Pieces::of(&over, width);
+            let found = pieces.of_the_sheet();
+            if !found.contains(&true) {
+                break;
+            }
+            let soft = self.peak / (2.0 * GRAIN);
+            let near: Vec<bool> = self.ink.values.iter().map(|&value| value > soft).collect();
+            let sheet = grown(&pieces.mask(&found), &near, width, 2 + width.min(height) / 32);
+            let values = self.ink.values.iter_mut().zip(&sheet);
+            values.filter(|(_, sheet)| **sheet).for_each(|(value, _)| *value = 0.0);
+            self.peak = level_of_peak(&self.ink);
+            if self.peak < MIN_CONTRAST {
+                return Err(blank());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The part of the threshold from which ink is a piece.
+const SEED: f32 = 0.6;
+
+/// Halfway between what is below it and what is above, of all that is above 0, however much there is of either.
+fn threshold(ink: &Plane, peak: f32) -> f32 {
+    let mut bound = peak / 2.0;
+    for _ in 0..16 {
+        let mean = |above: bool| {
+            let of = ink.values.iter().filter(|value| (**value > bound) == above);
+            let (sum, count) =
+                of.fold((0.0_f64, 0), |(sum, count), value| (sum + f64::from(*value), count + 1));
+            sum / f64::from(count.max(1))
+        };
+        let next = ((mean(false) + mean(true)) / 2.0) as f32;
+        if (next - bound).abs() < 0.5 {
+            break;
+        }
+        bound = next;
+    }
+    bound
 }
 
 /// Maps `peak` to 255 and what does not exceed `floor` to 0.

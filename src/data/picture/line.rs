@@ -5,9 +5,9 @@ use image::{
     imageops::{self, FilterType},
 };
 
-use super::file::{MAX_SIDE, grey_on_white, open};
+use super::file::{MAX_SIDE, flat_grey, open};
 use super::grey::Grey;
-use super::ink::{bounding_box, stretch, white_on_black};
+use super::ink::{Ink, Wanted, bounding_box, find, stretch};
 use crate::error::{Error, Result};
 
 /// The rows to bring a line of handwriting to with [`prepare_line`], for a network that was trained on digits of 20:
@@ -72,16 +72,16 @@ pub fn prepare_line(
     }
     let sides = [digit_height, margin, least].map(|size| size as u32);
     open(bytes)
-        .and_then(grey_on_white)
+        .and_then(flat_grey)
         .and_then(|picture| line(picture, sides))
         .map_err(|message| Error::Data { path: name.to_owned(), message })
 }
 
 /// Scales a line of writing and gives it its ground; the sizes are those of [`prepare_line`], the picture has at
 /// least one pixel.
-fn line(mut picture: GrayImage, [digit_height, margin, least]: [u32; 3]) -> Result<Writing, String> {
+fn line(picture: GrayImage, [digit_height, margin, least]: [u32; 3]) -> Result<Writing, String> {
     let size = picture.dimensions();
-    let inverted = white_on_black(&mut picture)?;
+    let Ink { picture, factor, inverted, .. } = find(&picture, Wanted::Line)?;
     let [left, top, ink_width, ink_height] = bounding_box(&picture);
     let ink = imageops::crop_imm(&picture, left, top, ink_width, ink_height).to_image();
     let scale = f64::from(digit_height) / f64::from(writing_height(&ink));
@@ -113,9 +113,9 @@ fn line(mut picture: GrayImage, [digit_height, margin, least]: [u32; 3]) -> Resu
         },
         inverted,
         size: [size.0, size.1],
-        ink: [left, top],
+        ink: [left * factor, top * factor],
         origin,
-        scale: [width as f32 / ink_width as f32, height as f32 / ink_height as f32],
+        scale: [(width, ink_width), (height, ink_height)].map(|(to, of)| to as f32 / (of * factor) as f32),
     })
 }
 

@@ -7,9 +7,16 @@
 
 mod digit;
 mod file;
+mod form;
+#[cfg(test)]
+mod forms;
 mod grey;
+mod ground;
 mod ink;
 mod line;
+mod lines;
+mod pieces;
+mod plane;
 mod preparation;
 #[cfg(test)]
 mod tests;
@@ -19,10 +26,11 @@ pub use digit::{prepare, prepare_grey};
 pub(super) use file::MAX_SIDE;
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use file::{EXTENSIONS, KINDS, is_picture};
+pub use form::Form;
 pub(crate) use grey::ink_box;
 pub use grey::{Grey, INK, show};
 pub use line::{LINE_HEIGHT, Writing, prepare_line};
 pub use preparation::Preparation;
-pub use whole::fit;
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) use whole::read;
+pub use whole::{fit, thumbnail};

@@ -21,6 +21,8 @@ pub struct Preparation {
     /// The picture itself was cropped about its middle and scaled, by [`fit`](super::fit); `ink` is what was kept
     /// of it.
     pub whole: bool,
+    /// What is doubtful about it, in words: several digits side by side, ink that is hardly any.
+    pub doubts: Vec<String>,
 }
 
 impl fmt::Display for Preparation {

@@ -5,10 +5,15 @@ use std::io::Cursor;
 use image::{DynamicImage, GrayImage, ImageFormat, Luma, LumaA, Rgb, RgbImage, imageops};
 use proptest::prelude::*;
 
-use super::digit::normalize;
+use super::digit;
 use super::ink::{bounding_box, centre_of_mass};
 use super::*;
 use crate::error::Error;
+
+/// A picture as a PNG file.
+pub(super) fn encode_png(picture: impl Into<DynamicImage>) -> Vec<u8> {
+    encode(picture, ImageFormat::Png)
+}
 
 fn encode(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
@@ -29,13 +34,18 @@ fn a_drawing_is_treated_as_the_same_picture_in_a_file() {
 }
 
 /// A seven of white ink on black: a bar of the given thickness and a slanted stroke.
-fn seven(width: u32, height: u32, left: f32, top: f32, size: f32) -> GrayImage {
+pub(super) fn seven(width: u32, height: u32, left: f32, top: f32, size: f32) -> GrayImage {
     GrayImage::from_fn(width, height, |x, y| {
         let (x, y) = ((x as f32 - left) / size, (y as f32 - top) / size);
         let bar = (0.0..0.7).contains(&x) && (0.0..0.15).contains(&y);
         let stroke = (0.0..1.0).contains(&y) && (x - (0.6 - 0.4 * y)).abs() < 0.08;
         Luma([if bar || stroke { 255 } else { 0 }])
     })
+}
+
+/// Brings a picture into MNIST's form.
+fn normalize(picture: GrayImage, width: u32, height: u32) -> Result<(Vec<u8>, Preparation), String> {
+    digit::normalize(picture, &Form::default(), width, height)
 }
 
 fn prepared(picture: impl Into<DynamicImage>) -> (Vec<u8>, Preparation) {

@@ -2,7 +2,8 @@
 
 use image::{DynamicImage, imageops::FilterType};
 
-use super::file::{colour_on_white, grey_on_white, open};
+use super::file::{flat_colour, flat_grey, open};
+use super::grey::Grey;
 use super::preparation::{Preparation, field};
 use crate::data::dataset::planes;
 use crate::error::{Error, Result};
@@ -10,8 +11,8 @@ use crate::error::{Error, Result};
 /// Decodes a picture and brings it whole to the form of a network that was trained on pictures as they are: one
 /// grey plane or three of red, green and blue, `channels * height * width` bytes.
 ///
-/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Transparent parts are taken for white, and
-/// a camera's note on which side is up is heeded. The picture is cropped about its middle to the proportion of
+/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Transparent parts are taken for white, or
+/// for black where the rest is light, and a camera's note on which side is up is heeded. The picture is cropped about its middle to the proportion of
 /// `width` to `height`, and scaled; one of that size already is taken bit for bit.
 ///
 /// # Errors
@@ -34,13 +35,25 @@ pub fn fit(
     }
     let picture = open(bytes).map_err(|message| Error::Data { path: name.to_owned(), message })?;
     if channels == 1 {
-        let grey =
-            grey_on_white(picture).map_err(|message| Error::Data { path: name.to_owned(), message })?;
+        let grey = flat_grey(picture).map_err(|message| Error::Data { path: name.to_owned(), message })?;
         let (pixels, steps) = scaled(DynamicImage::ImageLuma8(grey), columns, rows);
         return Ok((pixels.into_luma8().into_raw(), steps));
     }
-    let (pixels, steps) = scaled(DynamicImage::ImageRgb8(colour_on_white(picture)), columns, rows);
+    let (pixels, steps) = scaled(DynamicImage::ImageRgb8(flat_colour(picture)), columns, rows);
     Ok((planes(&pixels.into_rgb8(), height * width, 3), steps))
+}
+
+/// Decodes a picture and makes it small enough to be shown in `height` rows and `width` columns, in its proportions.
+///
+/// # Errors
+///
+/// [`Error::Data`] as by [`fit`]; [`Error::Settings`] when `height` or `width` is not 1 to 16384.
+pub fn thumbnail(bytes: &[u8], name: &str, height: usize, width: usize) -> Result<Grey> {
+    let (columns, rows) = field(height, width)?;
+    let grey = open(bytes).and_then(flat_grey);
+    let grey = grey.map_err(|message| Error::Data { path: name.to_owned(), message })?;
+    let shown = DynamicImage::ImageLuma8(grey).resize(columns, rows, FilterType::Triangle).into_luma8();
+    Ok(Grey { height: shown.height() as usize, width: shown.width() as usize, pixels: shown.into_raw() })
 }
 
 /// Decodes a picture of a data set: its pixels, height and width; one plane if it is grey, else three.
@@ -51,7 +64,7 @@ pub(in crate::data) fn read(
     bytes: &[u8],
     size: Option<[usize; 2]>,
 ) -> Result<(Vec<u8>, usize, usize), String> {
-    let mut picture = colour_on_white(open(bytes)?);
+    let mut picture = flat_colour(open(bytes)?);
     if let Some([height, width]) = size {
         let (columns, rows) = field(height, width).map_err(|error| error.to_string())?;
         picture = scaled(DynamicImage::ImageRgb8(picture), columns, rows).0.into_rgb8();
@@ -86,6 +99,7 @@ fn scaled(picture: DynamicImage, width: u32, height: u32) -> (DynamicImage, Prep
         ink: [left, top, crop_width, crop_height],
         scale: (f64::from(width) / f64::from(crop_width)) as f32,
         whole: true,
+        doubts: Vec::new(),
     };
     // The triangle widens with the reduction, so every pixel of the file has its share.
     let fits = (crop_width, crop_height) == (width, height);

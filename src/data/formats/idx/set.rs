@@ -204,7 +204,9 @@ pub(super) fn load_below(dir: &Path, prefix: &str, name: &str, most: u64) -> Res
     let mut made = Vec::new();
     for (part, numbers) in parts.into_iter().zip(numbers) {
         let [images, _] = part.files;
-        made.push((images, classes.dataset(name, part.shape, part.pixels, numbers)?));
+        let mut data = classes.dataset(name, part.shape, part.pixels, numbers)?;
+        data.turned = turned;
+        made.push((images, data));
     }
     let split = match (made.pop(), made.pop()) {
         (Some(test), Some(train)) => Split::new(train, test)?,

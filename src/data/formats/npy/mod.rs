@@ -62,6 +62,20 @@ fn parse_archive(file: &str, bytes: &[u8]) -> Result<Found> {
     Found::read(file, set, &names, read)
 }
 
+/// All arrays of an `.npz` file, in its order, by their names.
+///
+/// # Errors
+///
+/// [`Error::Data`] when the archive or an array is malformed.
+pub fn parse_all(file: &str, bytes: &[u8]) -> Result<Vec<(String, Array)>> {
+    let members = members(bytes).map_err(|message| refuse(file, message))?;
+    let read = |member: &Member<'_>| {
+        let array = unpacked(&format!("{file}: {}", member.name), member)?;
+        Ok((member.name.trim_end_matches(".npy").to_owned(), array))
+    };
+    members.iter().filter(|member| member.name.ends_with(".npy")).map(read).collect()
+}
+
 /// The array of an archive's member; `title` is what errors call it.
 fn unpacked(title: &str, member: &Member<'_>) -> Result<Array> {
     parse(title, member.unpack().map_err(|message| refuse(title, message))?)
@@ -161,7 +175,9 @@ impl Found {
                 let message = format!("the value {value} found at index {at}, expected a finite number");
                 return Err(images[i].refuse(message));
             }
-            Ok((files[i].to_owned(), make(i, images[i].pixels().map(|pixel| levels.byte(pixel)).collect())?))
+            let mut data = make(i, images[i].pixels().map(|pixel| levels.byte(pixel)).collect())?;
+            data.scale = levels.range();
+            Ok((files[i].to_owned(), data))
         };
         Ok(Split { held_out, notes, ..Split::new(part(0)?, part(1)?)? })
     }

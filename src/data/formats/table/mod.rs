@@ -20,7 +20,7 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 
-pub use read::{Table, parse};
+pub use read::{Ids, Table, parse, parse_rows};
 
 /// A file, and the names of classes in it.
 pub type Names = (String, Vec<String>);
@@ -86,7 +86,8 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Names>) -> 
         if turned {
             bytes = transposed(&bytes, shape);
         }
-        let data = classes.dataset(name, shape, bytes, labels[i].clone())?;
+        let mut data = classes.dataset(name, shape, bytes, labels[i].clone())?;
+        (data.scale, data.turned) = (levels.range(), turned);
         Ok::<_, Error>((files[i].to_owned(), data))
     };
     Ok(Split { notes, ..Split::new(part(0)?, part(1)?)? })

@@ -124,6 +124,21 @@ struct Columns {
 }
 
 impl Columns {
+    /// Has so many columns hold values, of those in the first row: where the label would be missing otherwise, there is
+    /// none.
+    fn fit(&mut self, file: &str, first: &csv::StringRecord, values: usize) -> Result<()> {
+        let rest = first.len() - self.passed.len();
+        match rest.checked_sub(values) {
+            Some(0) => self.label = None,
+            Some(1) => self.label = Some(self.label.unwrap_or(0)),
+            _ => {
+                let found = rest - usize::from(self.label.is_some());
+                return Err(refuse(file, format!("{found} values in a row found, expected {values}")));
+            }
+        }
+        Ok(())
+    }
+
     fn find(file: &str, sample: &[csv::StringRecord], comma: bool, wanted: Option<&str>) -> Result<Columns> {
         let first: Vec<&str> = sample.first().into_iter().flatten().collect();
         let rest = sample.get(1..).unwrap_or_default();
@@ -245,6 +260,28 @@ impl Columns {
 /// [`Error::Data`](crate::Error::Data) when there is no row, a row has more or fewer columns than the first, a value is
 /// not a finite number, or the values come to more than 2 GiB.
 pub fn parse(file: &str, bytes: &[u8], wanted: Option<&str>) -> Result<Table> {
+    Ok(read(file, bytes, wanted, None)?.0)
+}
+
+/// What a column that numbers or names the rows is called, and what it says of each.
+pub type Ids = (String, Vec<String>);
+
+/// Reads a table of which it is known how many values a row has, and with it the column that names its rows; labels
+/// are there or not.
+///
+/// # Errors
+///
+/// As [`parse`], and [`Error::Data`](crate::Error::Data) when a row does not have so many values.
+pub fn parse_rows(file: &str, bytes: &[u8], values: usize) -> Result<(Table, Option<Ids>)> {
+    read(file, bytes, None, Some(values))
+}
+
+fn read(
+    file: &str,
+    bytes: &[u8],
+    wanted: Option<&str>,
+    known: Option<usize>,
+) -> Result<(Table, Option<Ids>)> {
     let bytes = unzipped(file, bytes)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let delimiter = delimiter(bytes);
@@ -279,11 +316,21 @@ pub fn parse(file: &str, bytes: &[u8], wanted: Option<&str>) -> Result<Table> {
     if width < 2 {
         return Err(refuse(file, format!("{width} column found, expected a label and values")));
     }
-    let columns = Columns::find(file, &sample, comma, wanted)?;
-    let heading = match columns.heading {
+    let mut columns = Columns::find(file, &sample, comma, wanted)?;
+    if let (Some(known), Some(first)) = (known, sample.first()) {
+        columns.fit(file, first, known)?;
+    }
+    let heading: Vec<String> = match columns.heading {
         true => sample.remove(0).iter().map(str::to_owned).collect(),
         false => Vec::new(),
     };
+    // A nameless column is none that anyone asks for by its name.
+    let id = columns
+        .passed
+        .iter()
+        .copied()
+        .find(|&column| heading.get(column).is_some_and(|name| !name.is_empty()));
+    let mut ids = id.and_then(|column| Some((heading.get(column)?.clone(), Vec::new())));
     let values = width - columns.passed.len() - usize::from(columns.label.is_some());
     let mut table = Table {
         file: file.to_owned(),
@@ -313,6 +360,8 @@ pub fn parse(file: &str, bytes: &[u8], wanted: Option<&str>) -> Result<Table> {
                     return Err(refuse(file, format!("no label found in line {line}, expected one")));
                 }
                 table.labels.iter_mut().for_each(|labels| labels.push(cell.to_owned()));
+            } else if Some(column) == id {
+                ids.iter_mut().for_each(|(_, ids)| ids.push(cell.to_owned()));
             } else if !columns.passed.contains(&column) {
                 table.values.push(number(cell, comma).ok_or_else(|| {
                     let what = format!("{cell:?} found in line {line}, column {}", column + 1);
@@ -324,5 +373,5 @@ pub fn parse(file: &str, bytes: &[u8], wanted: Option<&str>) -> Result<Table> {
     if table.values.is_empty() {
         return Err(refuse(file, "no row found, expected one at least"));
     }
-    Ok(table)
+    Ok((table, ids))
 }

@@ -1,0 +1,127 @@
+//! Digits on sheets as people photograph, scan and draw them are read as they are where they are clean.
+#![cfg(feature = "mnist")]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod sheet;
+
+use common::Random;
+use lenet::backend::Backend;
+use lenet::data::{self, Dataset, picture};
+use lenet::model::Model;
+use lenet::network::Network;
+use lenet::plan::{Options, Plan};
+use lenet::session::Session;
+use lenet::train::{Settings, Trainer};
+use pollster::block_on;
+use sheet::{KINDS, Kind};
+
+/// LeNet-5 after two passes over MNIST.
+fn trained(train: &Dataset, test: &Dataset) -> Vec<Vec<f32>> {
+    if let Ok(path) = std::env::var("SHEETS_MODEL") {
+        let bytes = std::fs::read(path).expect("a model");
+        return Model::decode("it", &bytes, None).expect("a model").parameters;
+    }
+    let network = Network::preset("lenet5").expect("a preset");
+    let settings = Settings { epochs: 2, ..Settings::default() };
+    let test = test.clone().take(32);
+    let plan = Plan::new(&network, &Trainer::options(&settings, train, &test)).expect("a plan");
+    let backend = Backend::cpu(&plan.program);
+    let mut trainer = Trainer::new(Session::new(plan, backend), settings, train, &test).expect("a trainer");
+    while trainer.position().step < trainer.total_steps() {
+        trainer.advance(64).expect("steps");
+        while trainer.poll().expect("events").is_some() {}
+    }
+    let flat = block_on(trainer.session().parameters()).expect("parameters");
+    trainer.session().plan().split(&flat).map(|(_, values)| values.to_vec()).collect()
+}
+
+/// A network that judges pictures of 28×28.
+struct Judge(Session);
+
+impl Judge {
+    fn new(parameters: &[Vec<f32>]) -> Judge {
+        let network = Network::preset("lenet5").expect("a preset");
+        let plan = Plan::new(&network, &Options { batch: 128, ..Options::default() }).expect("a plan");
+        let backend = Backend::cpu(&plan.program);
+        let mut session = Session::new(plan, backend);
+        session.set_parameters(parameters.iter().map(Vec::as_slice)).expect("parameters");
+        Judge(session)
+    }
+
+    fn classes(&mut self, pictures: &[Vec<u8>]) -> Vec<u8> {
+        let probabilities = block_on(self.0.predict(&pictures.concat())).expect("probabilities");
+        let largest =
+            |row: &[f32]| (0..10u8).max_by(|&a, &b| row[usize::from(a)].total_cmp(&row[usize::from(b)]));
+        probabilities.chunks_exact(10).filter_map(largest).collect()
+    }
+}
+
+#[test]
+fn sheets_are_read_as_clean_digits_are() {
+    let split = data::mnist().expect("MNIST");
+    let mut judge = Judge::new(&trained(&split.train, &split.test));
+    let from =
+        |name: &str, other: usize| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(other);
+    let (first, count) = (from("SHEETS_FIRST", 0), from("SHEETS_COUNT", 300));
+    let data = if first >= 10_000 { &split.train } else { &split.test };
+    let only = std::env::var("SHEETS_KIND").ok();
+    let dump = std::env::var("SHEETS_DUMP").ok();
+    let mut wrong = Vec::new();
+    for kind in KINDS {
+        if only.as_ref().is_some_and(|only| *only != format!("{kind:?}")) {
+            continue;
+        }
+        let digits: Vec<(Vec<u8>, u8)> = (first..first + count)
+            .map(|i| {
+                let digit = data.image(i).expect("a picture").into_owned();
+                let digit = match kind {
+                    Kind::Pieces => sheet::broken(&digit, &mut Random(i as u64)),
+                    _ => digit,
+                };
+                (digit, data.labels[i])
+            })
+            .collect();
+        let clean: Vec<Vec<u8>> = digits.iter().map(|(digit, _)| digit.clone()).collect();
+        let known = judge.classes(&clean);
+        let digits: Vec<_> = digits
+            .iter()
+            .enumerate()
+            .zip(known)
+            .filter(|((_, (_, label)), known)| label == known)
+            .map(|(digit, _)| digit)
+            .collect();
+        let seen: Vec<Vec<u8>> = digits
+            .iter()
+            .map(|(i, (digit, _))| {
+                let file = sheet::sheet(kind, digit, (first + i) as u64);
+                let seen = picture::prepare(&file, "a sheet", 28, 28);
+                seen.map_or_else(|_| vec![0; 784], |(pixels, _)| pixels)
+            })
+            .collect();
+        let classes = judge.classes(&seen);
+        let right = classes.iter().zip(&digits).filter(|(class, (_, (_, label)))| *class == label).count();
+        println!(
+            "{kind:?}: {right} of {} ({:.1} %)",
+            digits.len(),
+            100.0 * right as f64 / digits.len() as f64
+        );
+        if let Some(dump) = &dump {
+            for ((class, (i, (digit, label))), seen) in classes.iter().zip(&digits).zip(&seen) {
+                if class != label {
+                    let name = format!("{dump}/{kind:?}_{label}_{i}_{class}");
+                    std::fs::write(format!("{name}.png"), sheet::sheet(kind, digit, (first + i) as u64))
+                        .unwrap();
+                    let seen = image::GrayImage::from_raw(28, 28, seen.clone()).unwrap();
+                    image::imageops::resize(&seen, 280, 280, image::imageops::FilterType::Nearest)
+                        .save(format!("{name}_seen.png"))
+                        .unwrap();
+                }
+            }
+        }
+        if right * 100 < digits.len() * 99 {
+            wrong.push((kind, right, digits.len()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:?}");
+}
