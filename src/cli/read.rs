@@ -25,7 +25,7 @@ pub struct Args {
     /// A network with a class for windows without a digit, as `lenet train --net lenet5-windows --data
     /// mnist-windows` makes it: a run's folder or a .safetensors file
     model: PathBuf,
-    /// Pictures of one line of digits: PNG, JPEG or PNM files
+    /// Pictures of one line of digits
     #[arg(required_unless_present = "measure", value_name = "IMAGE")]
     images: Vec<PathBuf>,
     /// Read so many strings that are put together from MNIST's test digits, and say how well

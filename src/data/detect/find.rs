@@ -38,15 +38,19 @@ fn format_of(dir: &Path, few: bool) -> Result<Option<Format>> {
     if cifar::content(&files).0 {
         return Ok(Some(Format::Cifar));
     }
-    if npy::content(&files).0.is_some() {
+    let pictures = folder::layout(dir, few)?;
+    let arrays = npy::content(&files).0;
+    // Of an archive beside pictures it is not said that it is the data.
+    if arrays.is_some_and(|found| pictures.is_none() || !matches!(found, npy::Content::Archive(_))) {
         return Ok(Some(Format::Npy));
     }
     // Tables beside them say what the pictures are called.
-    let pictures = folder::layout(dir, few)?;
     if let Some(folder::Layout::Parts { .. }) = pictures {
         return Ok(Some(Format::Pictures));
     }
-    if table::part(&files, Side::Train).is_some() {
+    if let Some(file) = table::part(&files, Side::Train)
+        && !(pictures.is_some() && table::names_pictures(&dir.join(file))?)
+    {
         return Ok(Some(Format::Table));
     }
     if text::part(&files, Side::Train).is_some() {

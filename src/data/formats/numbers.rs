@@ -60,6 +60,16 @@ impl Levels {
         }
     }
 
+    /// What is odd about the pixels of the test part, in words: they are of quite another range.
+    pub(super) fn differs(self, test: impl Iterator<Item = f32>) -> Option<String> {
+        let of_test = Levels::of(test).ok()?;
+        let odd = of_test.high > 2.0 * self.high || (of_test.high <= 1.0 && self.high > 16.0);
+        let (Levels { low, high }, Levels { low: from, high: to }) = (self, of_test);
+        odd.then(|| {
+            format!("the pixels for the test are of {from} to {to}, those to learn from of {low} to {high}")
+        })
+    }
+
     /// It in words, where it is not told by itself.
     pub(super) fn told(self) -> Option<String> {
         self.range().map(|[low, high]| format!("pixels of {low} to {high} are black to white"))
@@ -119,6 +129,17 @@ mod tests {
         assert_eq!(of(&[300.0, 300.0]), Err("all pixels are 300, expected two different ones".into()));
         assert_eq!(of(&[0.0, 0.0]).unwrap().byte(0.0), 0);
         let whole = Levels { low: 0.0, high: 255.0 };
+        let differs = |train: &[f32], test: &[f32]| of(train).unwrap().differs(test.iter().copied());
+        assert_eq!(
+            differs(&[0.0, 200.0], &[0.0, 0.9]).unwrap(),
+            "the pixels for the test are of 0 to 1, those to learn from of 0 to 255"
+        );
+        assert!(
+            differs(&[0.0, 1.0], &[0.0, 255.0]).is_some() && differs(&[-1.0, 1.0], &[0.0, 40.0]).is_some()
+        );
+        assert!(
+            differs(&[0.0, 200.0], &[3.0, 17.0]).is_none() && differs(&[-0.4, 2.8], &[-0.4, 3.1]).is_none()
+        );
         assert!((0..=255).all(|byte| whole.byte(f32::from(byte)) == byte));
     }
 }

@@ -72,16 +72,8 @@ pub fn load(dir: &Path, name: &str, size: Option<[usize; 2]>, skip_damaged: bool
     let (mut train_of, mut test_of): (Vec<_>, Vec<_>) = pictures.into_iter().partition(|(i, _)| *i < first);
     let mut drawn = None;
     if test.is_none() {
-        let class = |i: usize| all[i].class.as_str();
-        let mut names: Vec<&str> = train_of.iter().map(|(i, _)| class(*i)).collect();
-        names.dedup();
-        let numbers: Vec<usize> = train_of
-            .iter()
-            .map(|(i, _)| names.iter().position(|name| *name == class(*i)).unwrap_or(0))
-            .collect();
-        let file =
-            |i: usize| all[train_of[i].0].path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut held = held_out(&numbers, |i| file(i).into_bytes()).into_iter();
+        let entries: Vec<&Entry> = train_of.iter().map(|(i, _)| all[*i]).collect();
+        let mut held = drawn_of(&entries).into_iter();
         (test_of, train_of) = train_of.into_iter().partition(|_| held.next().unwrap_or(false));
         let below = |path: &Path| path.strip_prefix(dir).unwrap_or(path).to_string_lossy().into_owned();
         drawn = Some(test_of.iter().map(|(i, _)| below(&all[*i].path)).collect());
@@ -106,4 +98,16 @@ pub fn load(dir: &Path, name: &str, size: Option<[usize; 2]>, skip_damaged: bool
     };
     let (train, test) = (made(train_file, train_of)?, made(test_file, test_of)?);
     Ok(Split { held_out: drawn, notes, ..Split::new(train, test)? })
+}
+
+/// Which of the pictures, in the order of their classes, are the test.
+fn drawn_of(entries: &[&Entry]) -> Vec<bool> {
+    let mut classes: Vec<usize> = Vec::with_capacity(entries.len());
+    for (i, entry) in entries.iter().enumerate() {
+        let before = i.checked_sub(1).map(|i| (classes[i], &entries[i].class));
+        classes.push(before.map_or(0, |(number, class)| number + usize::from(*class != entry.class)));
+    }
+    held_out(&classes, |i| {
+        entries[i].path.file_name().unwrap_or_default().to_string_lossy().into_owned().into_bytes()
+    })
 }

@@ -259,6 +259,19 @@ fn what_systems_leave_behind_is_passed_over_and_counted() {
 }
 
 #[test]
+fn tables_and_archives_beside_pictures_are_passed_over() {
+    let dir = planted(&[("a/1.png", 1), ("a/2.png", 2), ("b/1.png", 3), ("b/2.png", 4)]);
+    std::fs::write(dir.path().join("train.csv"), "file,label\na/1.png,a\nb/1.png,b\n").unwrap();
+    std::fs::write(dir.path().join("features.npz"), "x").unwrap();
+    let split = load(dir.path(), "").unwrap();
+    assert_eq!(split.train.class_names, ["a", "b"]);
+    assert_eq!(split.notes, ["passed over 2 entries that belong to no class: features.npz, train.csv"]);
+    // A table of pixels is data.
+    std::fs::write(dir.path().join("train.csv"), "label,p,q\n0,1,2\n1,2,3\n0,1,2\n1,2,3\n").unwrap();
+    assert_eq!(load(dir.path(), "").unwrap().train.class_names, ["0", "1"]);
+}
+
+#[test]
 fn every_kind_of_picture_is_read_whatever_it_is_called() {
     // Few colours, so that what has a palette holds them.
     let picture = RgbImage::from_fn(6, 5, |x, y| Rgb([255 * (x % 2) as u8, 255 * (y % 2) as u8, 0]));

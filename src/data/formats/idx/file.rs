@@ -223,6 +223,10 @@ fn header<const D: usize>(stream: &mut impl Read, kind: u8, damage: &str) -> Res
     if let Some(magic) = magic
         && magic != expected_magic
     {
+        // What a server says in place of a file.
+        if header.trim_ascii_start().starts_with(b"<") {
+            return Err("a page of HTML found, expected an IDX file: download it again".into());
+        }
         let plural = if D == 1 { "" } else { "s" };
         return Err(format!(
             "the magic {magic:#010x} found, expected {expected_magic:#010x} (an IDX file of unsigned bytes, {D} dimension{plural})"
@@ -318,6 +322,8 @@ mod tests {
             format!("the magic 0x00000d03 found, {expected}")
         );
         assert_eq!(refused(b"\x89PNG...."), format!("the magic 0x89504e47 found, {expected}"));
+        let page = b"\n<!DOCTYPE html><html>403 Forbidden</html>";
+        assert_eq!(refused(page), "a page of HTML found, expected an IDX file: download it again");
         assert_eq!(
             parse_labels("f", &good()).unwrap_err().to_string(),
             "f: the magic 0x00000803 found, expected 0x00000801 (an IDX file of unsigned bytes, 1 dimension)"

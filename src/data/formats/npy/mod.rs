@@ -92,6 +92,9 @@ impl Found {
         let mut pair = |[images, labels]: [usize; 2]| Ok::<_, Error>([read(images)?, read(labels)?]);
         let (train, test) = (pair(set.train)?, set.test.map(&mut pair).transpose()?);
         let mut notes = Vec::new();
+        if !set.unused.is_empty() {
+            notes.push(format!("not used: {}", listed(set.unused.iter().map(|&i| names[i]))));
+        }
         if test.is_none() {
             let why = match set.unlabelled {
                 Some(i) => format!("{} of {file} has no labels", names[i]),
@@ -169,7 +172,7 @@ impl Found {
             What::Bytes => Levels::BYTES,
             What::Pixels => Levels::of(images[0].pixels()).map_err(|message| images[0].refuse(message))?,
         };
-        notes.extend(levels.told());
+        notes.extend(levels.told().into_iter().chain(levels.differs(images[1].pixels())));
         let part = |i: usize| {
             if let Some((at, value)) = images[i].pixels().enumerate().find(|(_, value)| !value.is_finite()) {
                 let message = format!("the value {value} found at index {at}, expected a finite number");
@@ -278,10 +281,15 @@ pub fn load(path: &Path, name: &str) -> Result<Split> {
         at.is_some_and(|at| all.any(|&i| i == at))
     };
     let beside = || Some([at?, roles::labels_of(stem(&own), &names).filter(|&labels| Some(labels) != at)?]);
-    let set =
-        roles::sets(&names).0.into_iter().find(belongs).or_else(|| {
-            Some(roles::Set { key: String::new(), train: beside()?, test: None, unlabelled: None })
-        });
+    let set = roles::sets(&names).0.into_iter().find(belongs).or_else(|| {
+        Some(roles::Set {
+            key: String::new(),
+            train: beside()?,
+            test: None,
+            unlabelled: None,
+            unused: Vec::new(),
+        })
+    });
     let Some(set) = set else {
         let stem = stem(&own);
         let message = format!("no labels beside it found, expected labels.npy, y.npy or {stem}_labels.npy");

@@ -64,41 +64,56 @@ pub(in crate::data) struct Set {
     pub(super) test: Option<[usize; 2]>,
     /// Pictures for the test that have no labels.
     pub(super) unlabelled: Option<usize>,
+    /// What has the names of the set, too, as parts for validation beside those for the test.
+    pub(super) unused: Vec<usize>,
 }
 
-/// Of each part and kind how early its words are, and the array's place.
-type Slots = BTreeMap<(Option<Side>, usize), (usize, usize, usize)>;
+/// Of each word for a part, and each kind, how early its own word is, and the array's place.
+type Slots = BTreeMap<(Option<(Side, usize)>, usize), (usize, usize)>;
 
 /// The whole sets among arrays of these names; and what the others lack, in words.
 pub(super) fn sets(names: &[&str]) -> (Vec<Set>, Vec<String>) {
-    let mut groups: BTreeMap<Vec<String>, Slots> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<String>, (Slots, Vec<usize>)> = BTreeMap::new();
     for (i, role) in names.iter().enumerate().filter_map(|(i, name)| Some((i, role(name)?))) {
-        let (side, early) = role.side.map_or((None, 0), |(side, early)| (Some(side), early));
-        let found = (early, role.kind.1, i);
-        let slot = groups.entry(role.key).or_default().entry((side, role.kind.0)).or_insert(found);
-        *slot = (*slot).min(found);
+        let (slots, all) = groups.entry(role.key).or_default();
+        all.push(i);
+        let slot = slots.entry((role.side, role.kind.0)).or_insert((role.kind.1, i));
+        *slot = (*slot).min((role.kind.1, i));
     }
     let (mut whole, mut lacking) = (Vec::new(), Vec::new());
-    for (key, slots) in groups {
-        let place = |side: Option<Side>, kind: usize| slots.get(&(side, kind)).map(|(.., i)| *i);
-        let pair = |side| Some([place(side, 0)?, place(side, 1)?]);
-        let found = || listed(slots.values().map(|(.., i)| names[*i]));
-        let (train, test) = (pair(Some(Side::Train)).or_else(|| pair(None)), pair(Some(Side::Test)));
-        let unlabelled = place(Some(Side::Test), 0).filter(|_| test.is_none());
-        let lost = place(Some(Side::Test), 1).filter(|_| test.is_none());
-        match (train, lost) {
-            (Some(_), Some(labels)) => lacking.push(format!("{} found, its pictures missing", names[labels])),
-            (Some(train), None) => whole.push(Set { key: key.join("-"), train, test, unlabelled }),
-            _ => {
-                let has = |kind| place(Some(Side::Train), kind).or(place(None, kind)).is_some();
-                let what = match (has(0), has(1)) {
-                    (true, false) => "labels",
-                    (false, true) => "pictures",
-                    _ => "pictures and labels to train on",
-                };
-                lacking.push(format!("{} found, {what} missing", found()));
-            }
+    for (key, (slots, all)) in groups {
+        let place = |part, kind: usize| slots.get(&(part, kind)).map(|(_, i)| *i);
+        let parts = |wanted: Side| {
+            slots.keys().filter_map(|(part, _)| *part).filter(move |(side, _)| *side == wanted)
+        };
+        // Pictures and labels under the same word.
+        let pair = |part| Some([place(part, 0)?, place(part, 1)?]);
+        let train = parts(Side::Train).find_map(|part| pair(Some(part))).or_else(|| pair(None));
+        let test = parts(Side::Test).find_map(|part| pair(Some(part)));
+        let alone =
+            |kind| parts(Side::Test).find_map(|part| place(Some(part), kind)).filter(|_| test.is_none());
+        let Some(train) = train else {
+            let has = |kind| {
+                parts(Side::Train).any(|part| place(Some(part), kind).is_some())
+                    || place(None, kind).is_some()
+            };
+            let what = match (has(0), has(1)) {
+                (true, false) => "labels",
+                (false, true) => "pictures",
+                _ => "pictures and labels to train on",
+            };
+            lacking.push(format!("{} found, {what} missing", listed(all.iter().map(|&i| names[i]))));
+            continue;
+        };
+        let unlabelled = alone(0);
+        if let Some(labels) = alone(1) {
+            lacking.push(format!("{} found, its pictures missing", names[labels]));
+            continue;
         }
+        let read: Vec<usize> =
+            train.into_iter().chain(test.into_iter().flatten()).chain(unlabelled).collect();
+        let unused = all.into_iter().filter(|i| !read.contains(i)).collect();
+        whole.push(Set { key: key.join("-"), train, test, unlabelled, unused });
     }
     // Those that are called by nothing but their part and kind go before `target_names` and the like.
     if let Some(plain) = whole.iter().position(|set| set.key.is_empty()) {
@@ -162,7 +177,10 @@ mod tests {
         assert_eq!(found("train_image_labels train_images"), [": train_images train_image_labels | -"]);
         assert_eq!(found("a b notes"), Vec::<String>::new());
         let unlabelled = sets(&["x_train", "y_train", "x_test"]).0.remove(0);
-        assert_eq!((unlabelled.test, unlabelled.unlabelled), (None, Some(2)));
+        assert_eq!((unlabelled.test, unlabelled.unlabelled, unlabelled.unused), (None, Some(2), vec![]));
+        // Labels belong to the pictures of the same word, and what is not read is told.
+        let set = sets(&["x_test", "x_val", "y_val", "x_train", "y_train"]).0.remove(0);
+        assert_eq!((set.test, set.unused), (Some([1, 2]), vec![0]));
         for (names, lacks) in [
             (&["x_train", "x_test"][..], "x_train, x_test found, labels missing"),
             (&["labels"], "labels found, pictures missing"),

@@ -14,8 +14,9 @@ use crate::data::split::Split;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::data::{
     classes::read_names,
-    input::list,
+    input::{extension, list},
     names::{Side, side, words},
+    picture::EXTENSIONS,
     split::{drawn, places_of, recorded},
 };
 use crate::error::{Error, Result};
@@ -72,7 +73,7 @@ pub fn tables(name: &str, train: &Table, test: &Table, names: Option<Names>) -> 
         return Ok(Split { notes, ..series::scaled(files, values, make)? });
     };
     let levels = Levels::of(train.values.iter().copied()).map_err(|message| refuse(files[0], message))?;
-    notes.extend(levels.told());
+    notes.extend(levels.told().into_iter().chain(levels.differs(test.values.iter().copied())));
     // As its IDX files, EMNIST's tables have rows and columns exchanged.
     let turned = name.to_lowercase().starts_with("emnist") || files[0].to_lowercase().contains("emnist-");
     if turned {
@@ -134,6 +135,19 @@ pub(in crate::data) fn part(files: &[String], part: Side) -> Option<&String> {
         place(words.last()).map(|early| (0, early)).or_else(|| place(words.first()).map(|early| (1, early)))
     };
     files.iter().filter_map(|file| Some((fits(file)?, file))).min().map(|(_, file)| file)
+}
+
+/// Whether a table says what pictures are called, by its second line.
+#[cfg(not(target_arch = "wasm32"))]
+pub(in crate::data) fn names_pictures(path: &std::path::Path) -> Result<bool> {
+    use std::io::Read;
+
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(4096).read_to_end(&mut head).map_err(Error::io(path))?;
+    let text = String::from_utf8_lossy(&head);
+    let mut cells = text.lines().nth(1).unwrap_or_default().split([',', ';', '\t']);
+    Ok(cells.any(|cell| EXTENSIONS.contains(&extension(cell.trim().trim_matches('"')).as_str())))
 }
 
 /// Loads the tables of a folder: `train` and `test`, perhaps with something and a `_` or `-` before it, and

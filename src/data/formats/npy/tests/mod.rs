@@ -103,7 +103,7 @@ fn folders_and_files_are_read() {
     assert_eq!(crate::data::load(&spec("x_train.npy")).unwrap().test.labels, whole.test.labels);
     std::fs::remove_file(spec("y_train.npy")).unwrap();
     let message = crate::data::load(&spec("")).unwrap_err().to_string();
-    assert!(message.contains(": arrays: x_train, x_test, y_test found, labels missing; "), "{message}");
+    assert!(message.contains(": arrays: x_test, x_train, y_test found, labels missing; "), "{message}");
     std::fs::write(spec("classes.txt"), "zero\none\n").unwrap();
     let message = crate::data::load(&spec("a.npz")).unwrap_err().to_string();
     assert!(message.ends_with("classes.txt: 2 names found, expected 3 as there are classes"), "{message}");
