@@ -8,7 +8,6 @@ mod sheet;
 use common::Random;
 use lenet::backend::Backend;
 use lenet::data::{self, Dataset, picture};
-use lenet::model::Model;
 use lenet::network::Network;
 use lenet::plan::{Options, Plan};
 use lenet::session::Session;
@@ -16,12 +15,11 @@ use lenet::train::{Settings, Trainer};
 use pollster::block_on;
 use sheet::{KINDS, Kind};
 
+/// Digits of each kind.
+const COUNT: usize = 200;
+
 /// LeNet-5 after two passes over MNIST.
 fn trained(train: &Dataset, test: &Dataset) -> Vec<Vec<f32>> {
-    if let Ok(path) = std::env::var("SHEETS_MODEL") {
-        let bytes = std::fs::read(path).expect("a model");
-        return Model::decode("it", &bytes, None).expect("a model").parameters;
-    }
     let network = Network::preset("lenet5").expect("a preset");
     let settings = Settings { epochs: 2, ..Settings::default() };
     let test = test.clone().take(32);
@@ -61,18 +59,10 @@ impl Judge {
 fn sheets_are_read_as_clean_digits_are() {
     let split = data::mnist().expect("MNIST");
     let mut judge = Judge::new(&trained(&split.train, &split.test));
-    let from =
-        |name: &str, other: usize| std::env::var(name).ok().and_then(|n| n.parse().ok()).unwrap_or(other);
-    let (first, count) = (from("SHEETS_FIRST", 0), from("SHEETS_COUNT", 300));
-    let data = if first >= 10_000 { &split.train } else { &split.test };
-    let only = std::env::var("SHEETS_KIND").ok();
-    let dump = std::env::var("SHEETS_DUMP").ok();
+    let data = &split.test;
     let mut wrong = Vec::new();
     for kind in KINDS {
-        if only.as_ref().is_some_and(|only| *only != format!("{kind:?}")) {
-            continue;
-        }
-        let digits: Vec<(Vec<u8>, u8)> = (first..first + count)
+        let digits: Vec<(Vec<u8>, u8)> = (0..COUNT)
             .map(|i| {
                 let digit = data.image(i).expect("a picture").into_owned();
                 let digit = match kind {
@@ -94,7 +84,7 @@ fn sheets_are_read_as_clean_digits_are() {
         let seen: Vec<Vec<u8>> = digits
             .iter()
             .map(|(i, (digit, _))| {
-                let file = sheet::sheet(kind, digit, (first + i) as u64);
+                let file = sheet::sheet(kind, digit, *i as u64);
                 let seen = picture::prepare(&file, "a sheet", 28, 28);
                 seen.map_or_else(|_| vec![0; 784], |(pixels, _)| pixels)
             })
@@ -106,19 +96,6 @@ fn sheets_are_read_as_clean_digits_are() {
             digits.len(),
             100.0 * right as f64 / digits.len() as f64
         );
-        if let Some(dump) = &dump {
-            for ((class, (i, (digit, label))), seen) in classes.iter().zip(&digits).zip(&seen) {
-                if class != label {
-                    let name = format!("{dump}/{kind:?}_{label}_{i}_{class}");
-                    std::fs::write(format!("{name}.png"), sheet::sheet(kind, digit, (first + i) as u64))
-                        .unwrap();
-                    let seen = image::GrayImage::from_raw(28, 28, seen.clone()).unwrap();
-                    image::imageops::resize(&seen, 280, 280, image::imageops::FilterType::Nearest)
-                        .save(format!("{name}_seen.png"))
-                        .unwrap();
-                }
-            }
-        }
         if right * 100 < digits.len() * 99 {
             wrong.push((kind, right, digits.len()));
         }

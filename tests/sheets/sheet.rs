@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, Luma, LumaA, Rgba, RgbaImage};
+use image::{DynamicImage, GrayAlphaImage, GrayImage, ImageFormat, LumaA, Rgba, RgbaImage};
 
 use crate::common::Random;
 
@@ -293,9 +293,4 @@ pub fn sheet(kind: Kind, digit: &[u8], number: u64) -> Vec<u8> {
             png(sheet.grey(paper, &light, 8.0))
         }
     }
-}
-
-/// A digit in a picture of its own size, dark on light.
-pub fn inverted(digit: &[u8]) -> Vec<u8> {
-    png(GrayImage::from_fn(28, 28, |x, y| Luma([255 - digit[(y * 28 + x) as usize]])))
 }

@@ -123,10 +123,9 @@ fn what_stands_on_a_transparent_ground_is_light_or_dark() {
 
 #[test]
 fn what_is_doubtful_is_told() {
+    let (first, second) = (seven(400, 200, 40.0, 50.0, 90.0), seven(400, 200, 230.0, 55.0, 90.0));
     let two = GrayImage::from_fn(400, 200, |x, y| {
-        let first = seven(400, 200, 40.0, 50.0, 90.0).get_pixel(x, y).0[0];
-        let second = seven(400, 200, 230.0, 55.0, 90.0).get_pixel(x, y).0[0];
-        Luma([255 - first.max(second)])
+        Luma([255 - first.get_pixel(x, y).0[0].max(second.get_pixel(x, y).0[0])])
     });
     let told = |picture: GrayImage| prepare(&png(picture), "it", 28, 28).unwrap().1.doubts;
     assert_eq!(told(two), ["2 pieces of about one height side by side: several digits?"]);

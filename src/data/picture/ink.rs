@@ -84,7 +84,7 @@ pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
     }
     let Sheet { ink, peak, grain } = found;
     // What is left of a line is no stronger than it was.
-    let over_lines = (1.3 * lines).min(0.75 * peak);
+    let over_lines = (1.1 * lines).min(0.7 * peak);
     let bound = (SEED * threshold(&ink, peak)).max(4.0 * grain).max(peak / GRAIN).max(over_lines);
     let over: Vec<bool> = ink.values.iter().map(|&value| value > bound).collect();
     let pieces = Pieces::of(&over, width);
