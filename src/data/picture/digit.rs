@@ -5,11 +5,12 @@ use image::{
     imageops::{self, FilterType},
 };
 
-use super::file::MAX_SIDE;
+use super::file::{MAX_SIDE, flat_grey, open};
 use super::form::Form;
 use super::grey::Grey;
 use super::ink::{Ink, Wanted, bounding_box, centre_of_mass, find, stretch};
 use super::preparation::{Preparation, field};
+use super::whole::fit;
 use crate::error::{Error, Result};
 
 /// Decodes a picture and brings it into MNIST's form: `height * width` grey bytes, row-major, white
@@ -60,6 +61,32 @@ pub fn prepare_grey(picture: Grey, height: usize, width: usize) -> Result<(Vec<u
         })
         .and_then(|grey| normalize(grey, &Form::default(), columns, rows))
         .map_err(|message| Error::Data { path: "the picture".to_owned(), message })
+}
+
+impl Form {
+    /// Decodes a picture and brings it into this form: `channels * height * width` bytes.
+    ///
+    /// `bytes` is the file and `name` what errors call it. What is drawn is searched for, scaled and put in its place as
+    /// by [`prepare`](super::prepare), in the set's own colours; pictures as they are, and those of several channels,
+    /// are cropped and scaled by [`fit`]. A picture of the set's size that has its form is taken bit for bit.
+    ///
+    /// # Errors
+    ///
+    /// As [`prepare`](super::prepare) and [`fit`].
+    pub fn picture(
+        &self,
+        bytes: &[u8],
+        name: &str,
+        [channels, height, width]: [usize; 3],
+    ) -> Result<(Vec<u8>, Preparation)> {
+        if channels != 1 || !self.drawn {
+            return fit(bytes, name, channels, height, width);
+        }
+        let (columns, rows) = field(height, width)?;
+        open(bytes)
+            .and_then(|picture| normalize(flat_grey(picture)?, self, columns, rows))
+            .map_err(|message| Error::Data { path: name.to_owned(), message })
+    }
 }
 
 /// Does what was done to the pictures of a set of things on an even ground; the picture has at least one pixel.

@@ -3,13 +3,9 @@
 use image::GrayImage;
 use serde::{Deserialize, Serialize};
 
-use super::digit;
-use super::file::{flat_grey, open};
 use super::ground::border_median;
-use super::preparation::{Preparation, field};
-use super::whole::fit;
 use crate::data::dataset::{Dataset, Encoding};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Pictures of a set that are looked at, evenly spread over it.
 const LOOKED_AT: usize = 20_000;
@@ -225,29 +221,5 @@ impl Form {
         // Half a pixel of the numbers' own inexactness is none.
         within(self.sides, seen.side - 1e-4)
             && [0, 1].iter().all(|&axis| within(self.places[axis], place[axis]))
-    }
-
-    /// Decodes a picture and brings it into this form: `channels * height * width` bytes.
-    ///
-    /// `bytes` is the file and `name` what errors call it. What is drawn is searched for, scaled and put in its place as
-    /// by [`prepare`](super::prepare), in the set's own colours; pictures as they are, and those of several channels,
-    /// are cropped and scaled by [`fit`]. A picture of the set's size that has its form is taken bit for bit.
-    ///
-    /// # Errors
-    ///
-    /// As [`prepare`](super::prepare) and [`fit`].
-    pub fn picture(
-        &self,
-        bytes: &[u8],
-        name: &str,
-        [channels, height, width]: [usize; 3],
-    ) -> Result<(Vec<u8>, Preparation)> {
-        if channels != 1 || !self.drawn {
-            return fit(bytes, name, channels, height, width);
-        }
-        let (columns, rows) = field(height, width)?;
-        open(bytes)
-            .and_then(|picture| digit::normalize(flat_grey(picture)?, self, columns, rows))
-            .map_err(|message| Error::Data { path: name.to_owned(), message })
     }
 }

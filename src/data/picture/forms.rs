@@ -136,6 +136,44 @@ fn what_is_doubtful_is_told() {
 }
 
 #[test]
+fn a_line_is_found_under_shadow_between_rules_and_specks() {
+    let (first, second) = (seven(500, 200, 70.0, 60.0, 80.0), seven(500, 200, 240.0, 64.0, 80.0));
+    let ink = |x, y| f32::from(first.get_pixel(x, y).0[0].max(second.get_pixel(x, y).0[0])) / 255.0;
+    let sheet = |light: &dyn Fn(u32) -> f32, more: &dyn Fn(u32, u32) -> f32| {
+        GrayImage::from_fn(500, 200, |x, y| {
+            Luma([((235.0 - 200.0 * ink(x, y).max(more(x, y))) * light(x)) as u8])
+        })
+    };
+    let read = |picture: GrayImage| prepare_line(&png(picture), "it", 20, 20, 36).unwrap();
+    let clean = read(sheet(&|_| 1.0, &|_, _| 0.0));
+    let ruled = |_: u32, y: u32| if y % 30 < 2 { 0.4 } else { 0.0 };
+    let specks = |x: u32, y: u32| if (x % 97) < 2 && (y % 61) < 2 { 0.9 } else { 0.0 };
+    let nothing = |_: u32, _: u32| 0.0;
+    let shade = |x: u32| 0.45 + 0.55 * x as f32 / 500.0;
+    for (name, sheet) in [
+        ("shadow", sheet(&shade, &nothing)),
+        ("specks", sheet(&|_| 1.0, &specks)),
+        ("ruled", sheet(&|_| 1.0, &ruled)),
+        ("all", sheet(&shade, &|x, y| ruled(x, y).max(specks(x, y)))),
+    ] {
+        let found = read(sheet);
+        assert!(found.inverted);
+        for (axis, (a, b)) in found.ink.into_iter().zip(clean.ink).enumerate() {
+            assert!(a.abs_diff(b) <= 3, "{name}: {axis} {a} {b}");
+        }
+        assert_eq!(
+            (found.picture.height, found.picture.width),
+            (clean.picture.height, clean.picture.width),
+            "{name}"
+        );
+        let pairs = found.picture.pixels.iter().zip(&clean.picture.pixels);
+        let differ: u32 = pairs.map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
+        let all: u32 = clean.picture.pixels.iter().map(|&pixel| u32::from(pixel)).sum();
+        assert!(5 * differ < all, "{name}: {differ} of {all}");
+    }
+}
+
+#[test]
 fn a_photograph_of_twelve_megapixels_takes_less_than_a_second_when_optimised() {
     let photo = seven(4000, 3000, 1200.0, 500.0, 1800.0);
     let photo = GrayImage::from_fn(4000, 3000, |x, y| {
