@@ -95,7 +95,12 @@ impl Pieces {
         let edge = |piece: &Piece| {
             let spans = 10 * piece.width() >= 6 * self.width || 10 * piece.height() >= 6 * self.height;
             let share = piece.near_edge as f32 / piece.area as f32;
-            piece.on_edge && (share > 0.95 || (spans && share > 0.7))
+            let [left, top, right, bottom] = piece.bounds;
+            let edges = [left == 0, top == 0, right == self.width, bottom == self.height];
+            // A strip along a whole side, such as a shadow as dark as the ink, is fuller than any digit.
+            let strip = edges.iter().filter(|edge| **edge).count() >= 3
+                && 10 * piece.area > 8 * piece.width() * piece.height();
+            strip || (piece.on_edge && (share > 0.95 || (spans && share > 0.7)))
         };
         let mut sheet: Vec<bool> = self.all.iter().map(edge).collect();
         for (number, piece) in self.all.iter().enumerate() {
