@@ -16,12 +16,6 @@ use crate::cli::say::say;
 /// No picture that is read from stdin is larger, in bytes.
 const MOST: u64 = 1 << 30;
 
-/// What the names of pictures in folders end with.
-const PICTURES: [&str; 18] = [
-    "png", "jpg", "jpeg", "jpe", "jfif", "pnm", "pbm", "pgm", "ppm", "pam", "bmp", "dib", "gif", "webp",
-    "tif", "tiff", "tga", "qoi",
-];
-
 /// One thing that is classified.
 pub struct Item {
     /// Where it comes from.
@@ -62,7 +56,7 @@ pub fn files(given: &[PathBuf]) -> Outcome<Vec<PathBuf>> {
             say(&format!("{}: {passed} files that are no pictures are passed over", path.display()));
         }
         if all.len() == before {
-            let ends = PICTURES.join(", ");
+            let ends = picture::EXTENSIONS.join(", ");
             return Err(Failure::data(format!(
                 "{}: no picture found, expected files that end in {ends}",
                 path.display()
@@ -88,7 +82,7 @@ fn pictures(dir: &Path, all: &mut Vec<PathBuf>, passed: &mut usize) -> Outcome {
             if !path.is_symlink() {
                 pictures(&path, all, passed)?;
             }
-        } else if PICTURES.contains(&end.as_str()) {
+        } else if picture::EXTENSIONS.contains(&end.as_str()) {
             all.push(path);
         } else {
             *passed += 1;

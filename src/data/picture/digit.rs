@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// Decodes a picture and brings it into MNIST's form: `height * width` grey bytes, row-major, white
 /// ink on black.
 ///
-/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. A camera's note on which side is up is heeded.
+/// `bytes` is a file of a picture and `name` what errors call it. A camera's note on which side is up is heeded.
 /// Then:
 ///
 /// 1. Transparent parts become white, or black where what stands on them is light.

@@ -19,9 +19,9 @@ pub(in crate::data) const KINDS: &str =
 #[cfg(target_arch = "wasm32")]
 const KINDS: &str = "PNG, JPEG or PNM";
 
-/// The ends of names that these have.
+/// The ends of names that pictures have which are read, in lower case.
 #[cfg(not(target_arch = "wasm32"))]
-pub(in crate::data) const EXTENSIONS: [&str; 23] = [
+pub const EXTENSIONS: [&str; 23] = [
     "png", "jpg", "jpeg", "jpe", "jfif", "pnm", "pbm", "pgm", "ppm", "pam", "bmp", "dib", "gif", "webp",
     "tif", "tiff", "tga", "qoi", "ico", "cur", "dds", "hdr", "ff",
 ];

@@ -48,7 +48,7 @@ impl Writing {
 /// `digit_height` rows: white ink on black, scaled so that the writing is as high, with at least `margin` pixels of
 /// ground on every side.
 ///
-/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Polarity and contrast are treated as by
+/// `bytes` is a file of a picture and `name` what errors call it. Polarity and contrast are treated as by
 /// [`prepare`](super::prepare). The height of the writing is the median over its pieces, which columns
 /// without ink divide, each weighted by its columns; pieces less than half as high as the highest, such as dashes and
 /// specks, do not count.

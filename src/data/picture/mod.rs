@@ -1,4 +1,4 @@
-//! One picture from a PNG, JPEG or PNM file, brought into the form the network was trained on.
+//! One picture from a file, of any kind that the `image` crate reads in Rust, in a page PNG, JPEG or PNM; brought into the form the network was trained on.
 //!
 //! MNIST's digits are white ink on black, scaled to fit a box of 20×20 pixels and placed by their
 //! centre of mass in a field of 28×28. A photograph or scan is dark ink on light paper, of any size
@@ -23,9 +23,11 @@ mod tests;
 mod whole;
 
 pub use digit::{prepare, prepare_grey};
+#[cfg(not(target_arch = "wasm32"))]
+pub use file::EXTENSIONS;
 pub(super) use file::MAX_SIDE;
 #[cfg(not(target_arch = "wasm32"))]
-pub(super) use file::{EXTENSIONS, KINDS, is_picture};
+pub(super) use file::{KINDS, is_picture};
 pub use form::Form;
 pub(crate) use grey::ink_box;
 pub use grey::{Grey, INK, show};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// Decodes a picture and brings it whole to the form of a network that was trained on pictures as they are: one
 /// grey plane or three of red, green and blue, `channels * height * width` bytes.
 ///
-/// `bytes` is a PNG, JPEG or PNM file and `name` what errors call it. Transparent parts are taken for white, or
+/// `bytes` is a file of a picture and `name` what errors call it. Transparent parts are taken for white, or
 /// for black where the rest is light, and a camera's note on which side is up is heeded. The picture is cropped about its middle to the proportion of
 /// `width` to `height`, and scaled; one of that size already is taken bit for bit.
 ///
