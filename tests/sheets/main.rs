@@ -13,6 +13,7 @@ use lenet::plan::{Options, Plan};
 use lenet::session::Session;
 use lenet::train::{Settings, Trainer};
 use pollster::block_on;
+use rayon::prelude::*;
 use sheet::{KINDS, Kind};
 
 /// Digits of each kind.
@@ -82,7 +83,7 @@ fn sheets_are_read_as_clean_digits_are() {
             .map(|(digit, _)| digit)
             .collect();
         let seen: Vec<Vec<u8>> = digits
-            .iter()
+            .par_iter()
             .map(|(i, (digit, _))| {
                 let file = sheet::sheet(kind, digit, *i as u64);
                 let seen = picture::prepare(&file, "a sheet", 28, 28);
