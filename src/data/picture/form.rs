@@ -1,9 +1,13 @@
 //! The form of a data set's pictures: what they have in common, and which a new one has to have.
 
+use std::borrow::Cow;
+
 use image::GrayImage;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::ground::border_median;
+use super::ink::{GRAIN, MIN_CONTRAST};
 use crate::data::dataset::{Dataset, Encoding};
 use crate::error::Result;
 
@@ -12,12 +16,6 @@ const LOOKED_AT: usize = 20_000;
 
 /// A border as far from the ground as this is none of it, in levels of grey.
 const NEAR: u8 = 32;
-
-/// Ink weaker than this part of a picture's strongest does not count for its box.
-const GRAIN: u8 = 8;
-
-/// A picture whose strongest ink differs by less than this from the ground is blank.
-const MIN_CONTRAST: u8 = 24;
 
 /// What lies closer together than this part of a side is one size, or one place.
 const TIGHT: f32 = 1.0 / 7.0;
@@ -90,23 +88,25 @@ struct Seen {
 /// What is drawn on a ground of this level; none of a blank picture.
 fn seen(pixels: &[u8], width: usize, ground: u8) -> Option<Seen> {
     let height = pixels.len() / width;
-    let strongest = *pixels.iter().max_by_key(|pixel| pixel.abs_diff(ground))?;
-    let most = strongest.abs_diff(ground);
+    let most = pixels.iter().map(|pixel| pixel.abs_diff(ground)).max()?;
     if most < MIN_CONTRAST {
         return None;
     }
+    let strongest = *pixels.iter().rfind(|pixel| pixel.abs_diff(ground) == most)?;
     let [mut left, mut top, mut right, mut bottom] = [width, height, 0, 0];
     let (mut sum, mut sums) = (0u64, [0u64; 2]);
+    let is_ink = |pixel: &u8| pixel.abs_diff(ground) > most / GRAIN;
     for (y, row) in pixels.chunks_exact(width).enumerate() {
-        for (x, pixel) in row.iter().enumerate() {
-            let ink = pixel.abs_diff(ground);
-            if ink > most / GRAIN {
-                (left, right) = (left.min(x), right.max(x + 1));
-                (top, bottom) = (top.min(y), bottom.max(y + 1));
-                let ink = u64::from(ink);
-                sum += ink;
-                sums = [sums[0] + ink * x as u64, sums[1] + ink * y as u64];
-            }
+        // Most rows have none at their sides, many none at all.
+        let (Some(first), Some(last)) = (row.iter().position(is_ink), row.iter().rposition(is_ink)) else {
+            continue;
+        };
+        (left, right) = (left.min(first), right.max(last + 1));
+        (top, bottom) = (top.min(y), y + 1);
+        for (x, pixel) in (first..).zip(&row[first..=last]).filter(|(_, pixel)| is_ink(pixel)) {
+            let ink = u64::from(pixel.abs_diff(ground));
+            sum += ink;
+            sums = [sums[0] + ink * x as u64, sums[1] + ink * y as u64];
         }
     }
     let share = |at: f64, of: usize| (at / of as f64) as f32;
@@ -159,19 +159,16 @@ impl Form {
         }
         let count = data.len().min(LOOKED_AT);
         let at = |i: usize| data.image((i as u64 * data.len() as u64 / count as u64) as usize);
-        let mut borders = Vec::with_capacity(count);
-        for i in 0..count {
-            let picture = GrayImage::from_raw(data.width as u32, data.height as u32, at(i)?.into_owned());
-            borders.push(picture.map_or(0, |picture| border_median(&picture)));
-        }
+        let pictures = (0..count).into_par_iter().map(at);
+        let border = |picture: Cow<'_, [u8]>| border_median(&picture, data.width);
+        let borders: Vec<u8> = pictures.clone().map(|picture| picture.map(border)).collect::<Result<_>>()?;
         let mut levels = [0usize; 256];
         borders.iter().for_each(|&border| levels[usize::from(border)] += 1);
         // Of as many the darker one.
         let ground = (0..=255u8).rev().max_by_key(|&level| levels[usize::from(level)]).unwrap_or_default();
-        let mut all = Vec::with_capacity(count);
-        for i in 0..count {
-            all.extend(seen(&at(i)?, data.width, ground));
-        }
+        let all = pictures.map(|picture| Ok(seen(&picture?, data.width, ground)));
+        let all: Vec<Option<Seen>> = all.collect::<Result<_>>()?;
+        let all: Vec<Seen> = all.into_iter().flatten().collect();
         let blank = all.len() < count;
         let side = Spread::of(all.iter().map(|seen| seen.side));
         let [mass, middle] = [|seen: &Seen| seen.mass, |seen: &Seen| seen.middle]
@@ -211,7 +208,9 @@ impl Form {
     /// Whether a picture of the set's size has this form already. One without any ink has it if the set has such.
     pub(super) fn has(&self, picture: &GrayImage) -> bool {
         let within = |[low, high]: [f32; 2], value: f32| (low..=high).contains(&value);
-        if !(self.border[0]..=self.border[1]).contains(&border_median(picture)) {
+        if !(self.border[0]..=self.border[1])
+            .contains(&border_median(picture.as_raw(), picture.width() as usize))
+        {
             return false;
         }
         let Some(seen) = seen(picture.as_raw(), picture.width() as usize, self.ground) else {

@@ -31,28 +31,22 @@ pub(super) fn is_dark_on_light(picture: &GrayImage) -> bool {
             return darker > lighter;
         }
     }
-    border_median(picture) > PAPER
+    border_median(picture.as_raw(), width) > PAPER
 }
 
-/// The median of the outermost pixels, each counted once.
-pub(super) fn border_median(picture: &GrayImage) -> u8 {
-    let (right, bottom) = (picture.width() - 1, picture.height() - 1);
+/// The median of the outermost pixels of a picture with `width` pixels a row, each counted once.
+pub(super) fn border_median(pixels: &[u8], width: usize) -> u8 {
     let mut counts = [0u32; 256];
     let mut total = 0;
-    let mut count = |x, y| {
-        counts[usize::from(picture.get_pixel(x, y).0[0])] += 1;
-        total += 1;
+    let mut count = |pixels: &[u8]| {
+        pixels.iter().for_each(|&pixel| counts[usize::from(pixel)] += 1);
+        total += pixels.len() as u32;
     };
-    for x in 0..=right {
-        count(x, 0);
-        if bottom > 0 {
-            count(x, bottom);
-        }
-    }
-    for y in 1..bottom {
-        count(0, y);
-        if right > 0 {
-            count(right, y);
+    let last = pixels.len() / width - 1;
+    for (y, row) in pixels.chunks_exact(width).enumerate() {
+        match row {
+            [left, .., right] if 0 < y && y < last => count(&[*left, *right]),
+            row => count(row),
         }
     }
     let mut below = 0;

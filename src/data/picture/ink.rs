@@ -8,10 +8,10 @@ use super::pieces::{Pieces, grown};
 use super::plane::Plane;
 
 /// A picture whose strongest ink differs by less than this from its background is blank.
-const MIN_CONTRAST: f32 = 24.0;
+pub(super) const MIN_CONTRAST: u8 = 24;
 
 /// Ink weaker than this part of the strongest is grain of the paper or a trace of compression.
-const GRAIN: f32 = 8.0;
+pub(super) const GRAIN: u8 = 8;
 
 /// Lines weaker than this part of the strongest ink are none.
 const LINE: f32 = 20.0;
@@ -58,7 +58,7 @@ pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
         format!("no ink found: nothing differs by {MIN_CONTRAST} or more levels of grey from the background")
     };
     let mut peak = level_of_peak(&ink);
-    if peak < MIN_CONTRAST {
+    if peak < f32::from(MIN_CONTRAST) {
         return Err(blank());
     }
     // The grain is taken off as far as no stroke of the smallest digit that there may be goes with it.
@@ -77,7 +77,7 @@ pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
     // Means over a part of a line have little of the grain.
     if let Some((without, level)) = lines::without(&found.ink, (found.peak / LINE).max(grain)) {
         let left = level_of_peak(&without);
-        if left >= MIN_CONTRAST.max(found.peak / 3.0) {
+        if left >= f32::from(MIN_CONTRAST).max(found.peak / 3.0) {
             (found.ink, found.peak, lines) = (without, left, level);
             found.clear_edges()?;
         }
@@ -85,7 +85,7 @@ pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
     let Sheet { ink, peak, grain } = found;
     // What is left of a line is no stronger than it was.
     let over_lines = (1.1 * lines).min(0.7 * peak);
-    let bound = (SEED * threshold(&ink, peak)).max(4.0 * grain).max(peak / GRAIN).max(over_lines);
+    let bound = (SEED * threshold(&ink, peak)).max(4.0 * grain).max(peak / f32::from(GRAIN)).max(over_lines);
     let over: Vec<bool> = ink.values.iter().map(|&value| value > bound).collect();
     let pieces = Pieces::of(&over, width);
     let all = vec![true; pieces.all().len()];
@@ -98,7 +98,7 @@ pub(super) fn find(picture: &GrayImage, wanted: Wanted) -> Result<Ink, String> {
         ink.values.iter().zip(&mask).filter(|(_, mask)| **mask).map(|(value, _)| *value).collect();
     levels.sort_by(f32::total_cmp);
     let Some(&top) = levels.get(levels.len() * 19 / 20) else { return Err(blank()) };
-    let floor = (top / GRAIN).max(2.5 * grain);
+    let floor = (top / f32::from(GRAIN)).max(2.5 * grain);
     let open: Vec<bool> = ink.values.iter().map(|&value| value > floor).collect();
     let reach = (0.6 * pieces.stroke(&kept)).ceil() as usize + 1;
     let near = grown(&mask, &open, width, reach);
@@ -149,13 +149,13 @@ impl Sheet {
             if !found.contains(&true) {
                 break;
             }
-            let soft = self.peak / (2.0 * GRAIN);
+            let soft = self.peak / (2.0 * f32::from(GRAIN));
             let near: Vec<bool> = self.ink.values.iter().map(|&value| value > soft).collect();
             let sheet = grown(&pieces.mask(&found), &near, width, 2 + width.min(height) / 32);
             let values = self.ink.values.iter_mut().zip(&sheet);
             values.filter(|(_, sheet)| **sheet).for_each(|(value, _)| *value = 0.0);
             self.peak = level_of_peak(&self.ink);
-            if self.peak < MIN_CONTRAST {
+            if self.peak < f32::from(MIN_CONTRAST) {
                 return Err(blank());
             }
         }
