@@ -27,6 +27,11 @@ pub fn read(path: &std::path::Path) -> Result<Vec<u8>> {
     if bytes.len() as u64 > MAX_FILE { Err(too_large()) } else { Ok(bytes) }
 }
 
+/// The folder that a path lies in: of a name alone, the current one.
+pub fn parent(path: &std::path::Path) -> &std::path::Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."))
+}
+
 /// What the names of temporary files begin with.
 const TEMPORARY: &str = ".lenet-";
 
@@ -51,7 +56,7 @@ pub fn sweep(folder: &std::path::Path) {
 /// [`Error::Io`] when the target is not a regular file, its directory does not exist or cannot be
 /// written to, or the disk is full; the old content is then untouched.
 pub fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
-    use std::{fs, io, io::Write, path::Path};
+    use std::{fs, io, io::Write};
 
     let replace = || -> io::Result<()> {
         // A rename would replace the link; writing to it is expected to reach what it points to.
@@ -64,7 +69,7 @@ pub fn write_atomically(path: &std::path::Path, bytes: &[u8]) -> Result<()> {
             Err(e) if e.kind() == io::ErrorKind::NotFound => None,
             Err(e) => return Err(e),
         };
-        let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = parent(&target);
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY);
         #[cfg(unix)]

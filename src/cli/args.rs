@@ -152,16 +152,23 @@ enum Kind {
     Lecun1998,
 }
 
+/// Reads the name of one of `all`.
+fn named<T: Copy + Send + Sync + 'static, const N: usize>(
+    all: [T; N],
+    name: fn(T) -> &'static str,
+) -> impl TypedValueParser<Value = T> {
+    let of = move |given: String| all.into_iter().find(|one| name(*one) == given).ok_or("unknown name");
+    PossibleValuesParser::new(all.map(name)).try_map(of)
+}
+
 /// Reads an update rule's name.
 pub fn rules() -> impl TypedValueParser<Value = Rule> {
-    PossibleValuesParser::new(Rule::ALL.map(Rule::name))
-        .try_map(|name| Rule::ALL.into_iter().find(|rule| rule.name() == name).ok_or("unknown rule"))
+    named(Rule::ALL, Rule::name)
 }
 
 /// Reads a form's name.
 pub fn forms() -> impl TypedValueParser<Value = Form> {
-    PossibleValuesParser::new(Form::ALL.map(Form::name))
-        .try_map(|name| Form::ALL.into_iter().find(|form| form.name() == name).ok_or("unknown form"))
+    named(Form::ALL, Form::name)
 }
 
 impl Basis {

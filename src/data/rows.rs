@@ -146,16 +146,8 @@ fn of_archive(name: &str, bytes: &[u8], like: &Like) -> Result<Rows> {
         let found = if found.is_empty() { "no array".into() } else { found.join(", ") };
         return Err(refuse(name, format!("{found} found, expected pictures of {channels}x{height}x{width}")));
     };
-    // `y_test` beside `x_test`, `test_labels` beside `test_images`.
-    let beside =
-        [("x", "y"), ("X", "y"), ("X", "Y"), ("images", "labels"), ("data", "labels"), ("imgs", "labels")];
-    let is_beside =
-        |other: &str| beside.iter().any(|(images, labels)| chosen.replace(images, labels) == other);
     let labels = arrays.iter().find(|(other, found)| {
-        other != chosen
-            && is_beside(other)
-            && found.len() == array.shape[0]
-            && fits(found, like.shape).is_none()
+        npy::is_beside(other, chosen) && found.len() == array.shape[0] && fits(found, like.shape).is_none()
     });
     Ok(Rows {
         pixels: of_array(array, like)?,

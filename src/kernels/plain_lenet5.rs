@@ -52,8 +52,11 @@ pub struct Buffers {
     pub metrics: Range,
 }
 
+/// Weights of the linear layers.
+const LINEAR: usize = 120 * 400 + 84 * 120 + 10 * 84;
+
 /// Multiply-adds of one picture: the layers forward and back, where a pooling window has one gradient of four.
-const MULTIPLY_ADDS: usize = 150 * 784 + 2_400 * 100 + 3 * 58_920 - 58_920 + 2 * 2_400 * 25 + 150 * 196;
+const MULTIPLY_ADDS: usize = 150 * 784 + 2_400 * 100 + 2 * LINEAR + 2 * 2_400 * 25 + 150 * 196;
 
 impl Geometry {
     /// Whether the shader knows the update rule.
@@ -90,7 +93,7 @@ impl Geometry {
         let Buffers { records: made, parameters, moment1, moment2, gradients, before, metrics, .. } = b;
         let bindings =
             shader::update::Bindings { made, parameters, moment1, moment2, gradients, before, metrics };
-        let flop = (self.batch * (LINEAR1 + 2 * 58_920) + 12 * PARAMETERS) as u64;
+        let flop = (self.batch * (LINEAR1 + 2 * LINEAR) + 12 * PARAMETERS) as u64;
         let bytes = 4 * (self.batch * RECORD + 10 * PARAMETERS) as u64;
         Ok(shader::update::launch(self.constants(1), bindings, [groups, 1, 1], flop)?.with_bytes(bytes))
     }

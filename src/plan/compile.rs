@@ -2,11 +2,11 @@
 
 use super::graph::{Graph, Node};
 use super::operation::{Ledger, Site, Upstream, Weights};
-use super::{Data, Form, LARGEST_BATCH, Options, Phase, Plan, Program, RING, Tensor, form, freeze, reuse};
+use super::{Data, Form, LARGEST_BATCH, Options, Phase, Plan, Program, RING, Tensor, freeze, reuse};
 use crate::error::{Error, Result};
 use crate::kernels::optimizer::{self, Segment};
 use crate::kernels::{CHUNK, LANES, Launch, Range, batch, blocks, join, loss, padded, plain_lenet5};
-use crate::network::{Network, Placed, Shape};
+use crate::network::{Input, Network, Placed, Shape};
 
 /// Compiles `network`.
 ///
@@ -365,16 +365,23 @@ impl<'a> Layout<'a> {
     fn plain(&mut self, network: &Network) -> Result<Vec<Launch>> {
         let records = self.program.add("records", plain_lenet5::RECORD * self.options.batch);
         self.optimizer(self.ledger.rows)?;
-        let site = form::Site {
-            data: self.data(Phase::Train),
+        let Data { images, labels, order, .. } = self.data(Phase::Train);
+        let buffers = plain_lenet5::Buffers {
+            images,
+            labels,
+            order,
             records,
             parameters: self.parameters,
-            moments: self.moments,
-            gradients: self.gradients,
+            moment1: self.moments[0],
+            moment2: self.moments[1],
+            gradients: Range { len: self.parameters.len, ..self.gradients },
             before: self.before,
             metrics: self.ledger.metrics,
         };
-        form::plain(network, self.options, &site)
+        let Options { batch, optimizer, .. } = *self.options;
+        let Input { mean, deviation, .. } = network.input;
+        let geometry = plain_lenet5::Geometry { batch, mean, deviation, optimizer };
+        Ok(vec![geometry.picture(buffers)?, geometry.update(buffers)?])
     }
 
     /// The launches that end a step: one, two where the gradient is clipped, and one more where rows are many.

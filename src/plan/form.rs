@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Data, Options};
+use super::Options;
 use crate::error::{Error, Result};
-use crate::kernels::{Launch, Range, plain_lenet5};
+use crate::kernels::plain_lenet5;
 use crate::network::{Input, Network};
 
 /// How a training step is cut into launches. Evaluation and prediction are in layers always.
@@ -63,38 +63,4 @@ impl Form {
         };
         Err(Error::Settings(format!("the plain form does not fit: {against}; --form layers does")))
     }
-}
-
-/// The buffers of a step that no layer has, and the data.
-pub(super) struct Site {
-    pub(super) data: Data,
-    pub(super) records: Range,
-    pub(super) parameters: Range,
-    pub(super) moments: [Range; 2],
-    pub(super) gradients: Range,
-    pub(super) before: Range,
-    pub(super) metrics: Range,
-}
-
-/// The launches of the plain form.
-pub(super) fn plain(network: &Network, options: &Options, site: &Site) -> Result<Vec<Launch>> {
-    let Input { mean, deviation, .. } = network.input;
-    let geometry =
-        plain_lenet5::Geometry { batch: options.batch, mean, deviation, optimizer: options.optimizer };
-    let Site { data, records, parameters, moments: [moment1, moment2], gradients, before, metrics } = *site;
-    let gradients = Range { len: parameters.len, ..gradients };
-    let Data { images, labels, order, .. } = data;
-    let buffers = plain_lenet5::Buffers {
-        images,
-        labels,
-        order,
-        records,
-        parameters,
-        moment1,
-        moment2,
-        gradients,
-        before,
-        metrics,
-    };
-    Ok(vec![geometry.picture(buffers)?, geometry.update(buffers)?])
 }

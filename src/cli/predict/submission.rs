@@ -16,7 +16,7 @@ struct Sample {
 impl Sample {
     /// The first table beside a file whose name says that it is one.
     fn beside(file: &Path) -> Option<Sample> {
-        let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = files::parent(file);
         let mut names: Vec<PathBuf> =
             std::fs::read_dir(dir).ok()?.flatten().map(|entry| entry.path()).collect();
         names.sort();

@@ -146,7 +146,13 @@ fn scores(
             // What does not divide evenly is the first ones'.
             let own = threads / workers + usize::from(worker < threads % workers);
             scope.spawn(move || {
-                let pool = (workers > 1).then(|| ThreadPoolBuilder::new().num_threads(own).build());
+                let pool = match ThreadPoolBuilder::new().num_threads(own).build() {
+                    Ok(pool) => pool,
+                    Err(error) => {
+                        let _ = sender.send(Err(Failure::device(format!("threads for a run: {error}"))));
+                        return;
+                    }
+                };
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= seeds {
@@ -154,10 +160,7 @@ fn scores(
                     }
                     let mut record = record.clone();
                     record.training.seed += seed;
-                    let outcome = match &pool {
-                        Some(Ok(pool)) => pool.install(|| trained(record)),
-                        _ => trained(record),
-                    };
+                    let outcome = pool.install(|| trained(record));
                     if !matches!(outcome, Ok(Some(_))) {
                         // No more of them begin.
                         next.store(seeds, Ordering::Relaxed);

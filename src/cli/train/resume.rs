@@ -29,7 +29,7 @@ impl Saved {
         let read = || {
             let file = run::file(path, &[run::CHECKPOINT])?;
             let checkpoint = Checkpoint::decode(&file.display().to_string(), &files::read(&file)?)?;
-            let dir = file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let dir = files::parent(&file);
             Ok(Saved { record: checkpoint.record()?, dir: dir.to_path_buf(), checkpoint })
         };
         read().map_err(Failure::reading)

@@ -18,6 +18,8 @@ use super::input::{extension, list};
 use super::made::{compose, languages, mnist, waves};
 use super::split::Split;
 use crate::error::Result;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::files::parent;
 
 /// The names that [`named`] knows and [`load`] takes; anything else is taken for a path. Those with `mnist` need the
 /// feature `mnist`.
@@ -114,12 +116,6 @@ pub fn load_with(spec: &str, reading: Reading<'_>) -> Result<Split> {
             NAMES.join(", ")
         ),
     ))
-}
-
-/// The folder that a path lies in.
-#[cfg(not(target_arch = "wasm32"))]
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Loads a file.

@@ -116,14 +116,15 @@ pub(super) fn decoded(
     let mut note = None;
     if !bad.is_empty() {
         let foreign = bad.iter().filter(|(_, bad)| bad.foreign).count();
-        let counts = [(bad.len() - foreign, "damaged picture"), (foreign, "file that is no picture")];
-        let counts = counts.map(|(count, what)| match (count, what.split_once(' ')) {
-            (0, _) => String::new(),
-            (1, _) => format!("1 {what}"),
-            (_, Some(("file", _))) => format!("{count} files that are no pictures"),
-            _ => format!("{count} {what}s"),
-        });
-        let counts: Vec<&str> = counts.iter().map(String::as_str).filter(|count| !count.is_empty()).collect();
+        let damaged = bad.len() - foreign;
+        let mut counts = Vec::new();
+        if damaged > 0 {
+            counts.push(counted(damaged, "damaged picture"));
+        }
+        if foreign > 0 {
+            let what = if foreign == 1 { "that is no picture" } else { "that are no pictures" };
+            counts.push(format!("{} {what}", counted(foreign, "file")));
+        }
         let told: Vec<String> =
             bad.iter().map(|(path, bad)| format!("{} ({})", below(path), bad.why)).collect();
         let told = listed(told.iter().map(String::as_str));

@@ -27,6 +27,7 @@ use archive::{Member, members};
 use array::What;
 
 pub use array::{Array, parse};
+pub(in crate::data) use roles::is_beside;
 
 /// The arrays of one set: pictures and labels.
 struct Found {
@@ -267,7 +268,7 @@ pub fn load(path: &Path, name: &str) -> Result<Split> {
             }
         };
     }
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = crate::files::parent(path);
     let file = path.to_string_lossy();
     if extension(&file) == "npz" {
         return parse_archive(&file, &crate::files::read(path)?)?.named(name, dir);

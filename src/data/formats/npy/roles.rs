@@ -122,6 +122,13 @@ pub(super) fn sets(names: &[&str]) -> (Vec<Set>, Vec<String>) {
     (whole, lacking)
 }
 
+/// Whether an array's name is of the labels that belong to pictures of this name: `y_test` beside `x_test`.
+pub(in crate::data) fn is_beside(labels: &str, pictures: &str) -> bool {
+    let (Some(labels), Some(pictures)) = (role(labels), role(pictures)) else { return false };
+    let of_kinds = [labels.kind.0, pictures.kind.0] == [1, 0];
+    of_kinds && labels.key == pictures.key && labels.side == pictures.side
+}
+
 /// The labels that belong to an array, by its name and those of all.
 #[cfg(not(target_arch = "wasm32"))]
 pub(super) fn labels_of(name: &str, names: &[&str]) -> Option<usize> {
